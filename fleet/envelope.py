@@ -1,0 +1,179 @@
+"""What a device wraps around every payload, and what the cloud answers.
+
+The key of a message is `(device_id, boot_epoch, lane, seq)`. `seq` runs from 1 without holes per lane
+and storage generation: it goes on across reboots, because it lives in the device's journal, so the
+cloud accepts exactly the next one and asks again for anything else (ADR 0002). A device that lost its
+storage is granted the next generation, so it never repeats a key.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from fleet.topics import DEVICE_ID_PATTERN
+
+T = TypeVar("T")
+
+VERSION: Final = 1
+ACCEPTED_VERSIONS: Final = frozenset({1})  # the cloud takes N and N-1 during a staged rollout
+MESSAGE_BYTES_MAX: Final = 65_536
+READINGS_PER_MESSAGE_MAX: Final = 64
+
+BOOTS_PER_GENERATION: Final = 1 << 20
+
+DeviceId = Annotated[str, Meta(pattern=DEVICE_ID_PATTERN)]
+KindName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+EpochMs = Annotated[int, Meta(ge=0, le=253_402_300_799_000, description="milliseconds since the Unix epoch, UTC")]
+Seq = Annotated[int, Meta(ge=1, le=2**53)]
+
+
+class Lane(StrEnum):
+    """One ordered stream of a device's journal; emergencies never queue behind anything."""
+
+    EMERGENCY = "emergency"
+    EVENT = "event"
+    TELEMETRY = "telemetry"
+
+
+class EnvelopeError(ValueError):
+    """Bytes that are no envelope; nothing in them can be acknowledged."""
+
+
+class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One journalled message of a device.
+
+    `occurred_at` is the device's own time in ms since the epoch. `evicted_from` is set when the
+    device had to discard the messages `evicted_from … seq - 1` of this lane before this one.
+    """
+
+    version: int
+    kind: KindName
+    device_id: DeviceId
+    boot_epoch: Annotated[int, Meta(ge=0, le=2**53)]
+    lane: Lane
+    seq: Seq
+    occurred_at: EpochMs
+    payload: msgspec.Raw
+    evicted_from: Seq | None = None
+
+    @property
+    def generation(self) -> int:
+        """Storage generation granted by the cloud."""
+        return self.boot_epoch // BOOTS_PER_GENERATION
+
+
+class Refused(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A message that was quarantined: acknowledged, never to be sent again, with the reason."""
+
+    lane: Lane
+    seq: Seq
+    reason: Annotated[str, Meta(max_length=200)]
+
+
+class Acknowledgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", tag="ack"):
+    """Application acknowledgement: everything up to `marks[lane]` is committed in the cloud.
+
+    `resend` names lanes in which the cloud saw a gap: the device goes back to mark + 1.
+    `replies` are command ids whose final reply is committed.
+    """
+
+    generation: int
+    marks: dict[Lane, int]
+    resend: tuple[Lane, ...] = ()
+    refused: tuple[Refused, ...] = ()
+    replies: tuple[str, ...] = ()
+
+
+class Welcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", tag="welcome"):
+    """Answer to a hello: authenticated time, the storage generation, and where each lane stands.
+
+    `signature` (base64, Ed25519 of the cloud's command key) covers `signing.welcome_bytes`.
+    """
+
+    nonce: str
+    time_ms: EpochMs
+    generation: int
+    marks: dict[Lane, int]
+    signature: str = ""
+
+
+Downlink = Acknowledgement | Welcome
+
+
+class Hello(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """First message of every connection; `storage_id` is made together with the journal."""
+
+    version: int
+    kind: KindName
+    device_id: DeviceId
+    storage_id: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
+    generation: int
+    boots: Annotated[int, Meta(ge=0, lt=BOOTS_PER_GENERATION)]
+    nonce: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
+    firmware: Annotated[str, Meta(max_length=64)]
+
+
+class Status(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Link state; `online: false` is the last will. (boot_epoch, connection) orders them, so a stale will is rejected."""
+
+    device_id: DeviceId
+    boot_epoch: int
+    connection: int
+    online: bool
+
+
+def boot_epoch(generation: int, boots: int) -> int:
+    """Combine the granted storage generation (≥ 1) and the local boot count into one ordered number."""
+    if not 0 <= boots < BOOTS_PER_GENERATION:
+        raise ValueError(f"boot count {boots} is outside 0 … {BOOTS_PER_GENERATION - 1}")
+    return generation * BOOTS_PER_GENERATION + boots
+
+
+_encoder = msgspec.json.Encoder()
+_envelope_decoder = msgspec.json.Decoder(Envelope)
+_hello_decoder = msgspec.json.Decoder(Hello)
+_status_decoder = msgspec.json.Decoder(Status)
+_downlink_decoder = msgspec.json.Decoder(Downlink)
+
+
+def encode(message: Envelope | Hello | Status | Downlink) -> bytes:
+    """JSON bytes of a message, no white space."""
+    return _encoder.encode(message)
+
+
+def _decode(decoder: msgspec.json.Decoder[T], data: bytes | memoryview) -> T:
+    if len(data) > MESSAGE_BYTES_MAX:
+        raise EnvelopeError(f"{len(data)} bytes, more than {MESSAGE_BYTES_MAX}")
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise EnvelopeError(str(error)) from error
+
+
+def decode(data: bytes | memoryview) -> Envelope:
+    """Decode an envelope; its payload stays raw JSON.
+
+    Raises:
+        EnvelopeError: oversized, not JSON, wrong schema, or a version this release does not accept.
+    """
+    envelope = _decode(_envelope_decoder, data)
+    if envelope.version not in ACCEPTED_VERSIONS:
+        raise EnvelopeError(f"envelope version {envelope.version} is not accepted (accepted: {sorted(ACCEPTED_VERSIONS)})")
+    return envelope
+
+
+def decode_hello(data: bytes | memoryview) -> Hello:
+    """Decode a hello; raises EnvelopeError."""
+    return _decode(_hello_decoder, data)
+
+
+def decode_status(data: bytes | memoryview) -> Status:
+    """Decode a status or last will; raises EnvelopeError."""
+    return _decode(_status_decoder, data)
+
+
+def decode_downlink(data: bytes | memoryview) -> Downlink:
+    """Decode what the cloud published on `down/ack`; raises EnvelopeError."""
+    return _decode(_downlink_decoder, data)

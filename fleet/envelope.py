@@ -72,7 +72,9 @@ class Refused(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: Annotated[str, Meta(max_length=200)]
 
 
-class Acknowledgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", tag="ack"):
+class Acknowledgement(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", tag="ack"
+):
     """Application acknowledgement: everything up to `marks[lane]` is committed in the cloud.
 
     `resend` names lanes in which the cloud saw a gap: the device goes back to mark + 1.
@@ -86,7 +88,9 @@ class Acknowledgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     replies: tuple[str, ...] = ()
 
 
-class Welcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", tag="welcome"):
+class Welcome(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", tag="welcome"
+):
     """Answer to a hello: authenticated time, the storage generation, and where each lane stands.
 
     `signature` (base64, Ed25519 of the cloud's command key) covers `signing.welcome_bytes`.
@@ -160,7 +164,9 @@ def decode(data: bytes | memoryview) -> Envelope:
     """
     envelope = _decode(_envelope_decoder, data)
     if envelope.version not in ACCEPTED_VERSIONS:
-        raise EnvelopeError(f"envelope version {envelope.version} is not accepted (accepted: {sorted(ACCEPTED_VERSIONS)})")
+        raise EnvelopeError(
+            f"envelope version {envelope.version} is not accepted (accepted: {sorted(ACCEPTED_VERSIONS)})"
+        )
     return envelope
 
 
@@ -176,4 +182,5 @@ def decode_status(data: bytes | memoryview) -> Status:
 
 def decode_downlink(data: bytes | memoryview) -> Downlink:
     """Decode what the cloud published on `down/ack`; raises EnvelopeError."""
-    return _decode(_downlink_decoder, data)
+    message: Downlink = _decode(_downlink_decoder, data)
+    return message

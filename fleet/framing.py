@@ -3,7 +3,9 @@
     frame = COBS( type:1 | body | crc16:2 ) 0x00
 
 A receiver that lost its place is back in step at the next zero byte, whatever was dropped. The
-consistent-overhead encoding is Cheshire and Baker's (1999); the checksum is CRC-16/XMODEM.
+consistent-overhead encoding is Cheshire and Baker's (1999); the checksum is
+CRC-16/CCITT-FALSE. Its start value is not 0: a register at 0 (where every correct frame leaves it) would take
+two frames whose delimiter was lost for one long correct frame.
 """
 
 import binascii
@@ -12,6 +14,7 @@ from typing import Final
 
 FRAME_BYTES_MAX: Final = 1024
 _DELIMITER: Final = b"\x00"
+_CHECKSUM_START: Final = 0xFFFF
 
 
 def encode_frame(frame_type: int, body: bytes = b"") -> bytes:
@@ -19,7 +22,7 @@ def encode_frame(frame_type: int, body: bytes = b"") -> bytes:
     content = bytes((frame_type,)) + body
     if len(content) + 2 > FRAME_BYTES_MAX:
         raise ValueError(f"frame of {len(content) + 2} bytes, more than {FRAME_BYTES_MAX}")
-    content += binascii.crc_hqx(content, 0).to_bytes(2, "big")
+    content += binascii.crc_hqx(content, _CHECKSUM_START).to_bytes(2, "big")
     return _cobs_encode(content) + _DELIMITER
 
 
@@ -83,6 +86,6 @@ class FrameReader:
             content = _cobs_decode(raw)
         except ValueError:
             return None
-        if len(content) < 3 or binascii.crc_hqx(content[:-2], 0) != int.from_bytes(content[-2:], "big"):
+        if len(content) < 3 or binascii.crc_hqx(content[:-2], _CHECKSUM_START) != int.from_bytes(content[-2:], "big"):
             return None
         return content[0], content[1:-2]

@@ -116,8 +116,15 @@ class OrderEvent(StrEnum):
     REOPEN = "reopen"
 
 
-_OPEN_STATES: Final = (OrderState.DRAFT, OrderState.DISPATCHABLE, OrderState.ASSIGNED, OrderState.ACCEPTED,
-                       OrderState.TRAVELLING, OrderState.IN_PROGRESS, OrderState.ON_HOLD)
+_OPEN_STATES: Final = (
+    OrderState.DRAFT,
+    OrderState.DISPATCHABLE,
+    OrderState.ASSIGNED,
+    OrderState.ACCEPTED,
+    OrderState.TRAVELLING,
+    OrderState.IN_PROGRESS,
+    OrderState.ON_HOLD,
+)
 
 ORDER: Final = Lifecycle[OrderState, OrderEvent](
     name="work order",
@@ -134,8 +141,11 @@ ORDER: Final = Lifecycle[OrderState, OrderEvent](
         (OrderState.CANNOT_COMPLETE, OrderEvent.RELEASE): OrderState.DISPATCHABLE,
         (OrderState.ON_HOLD, OrderEvent.RESUME): OrderState.DISPATCHABLE,
         (OrderState.DONE, OrderEvent.REOPEN): OrderState.DISPATCHABLE,
-        **{(state, OrderEvent.HOLD): OrderState.ON_HOLD for state in _OPEN_STATES
-           if state not in {OrderState.DRAFT, OrderState.ON_HOLD}},
+        **{
+            (state, OrderEvent.HOLD): OrderState.ON_HOLD
+            for state in _OPEN_STATES
+            if state not in {OrderState.DRAFT, OrderState.ON_HOLD}
+        },
         **{(state, OrderEvent.CANCEL): OrderState.CANCELLED for state in (*_OPEN_STATES, OrderState.CANNOT_COMPLETE)},
     },
     final=frozenset({OrderState.CANCELLED}),

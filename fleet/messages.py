@@ -69,9 +69,30 @@ class ReplyStatus(StrEnum):
 FINAL_REPLIES: Final = frozenset({ReplyStatus.SUCCEEDED, ReplyStatus.FAILED, ReplyStatus.REFUSED, ReplyStatus.EXPIRED})
 
 Reason = Literal[
-    "", "expired", "replayed", "bad_signature", "unknown_key", "wrong_device", "wrong_generation", "untrusted_time",
-    "unknown_action", "invalid_arguments", "busy", "jam", "output_not_empty", "heater_fault", "timeout", "cancelled",
-    "link_lost", "power_lost", "out_of_stock", "lot_expired", "locked_out", "hardware_silent", "not_possible", "unknown",
+    "",
+    "expired",
+    "replayed",
+    "bad_signature",
+    "unknown_key",
+    "wrong_device",
+    "wrong_generation",
+    "untrusted_time",
+    "unknown_action",
+    "invalid_arguments",
+    "busy",
+    "jam",
+    "output_not_empty",
+    "heater_fault",
+    "timeout",
+    "cancelled",
+    "link_lost",
+    "power_lost",
+    "out_of_stock",
+    "lot_expired",
+    "locked_out",
+    "hardware_silent",
+    "not_possible",
+    "unknown",
 ]
 
 

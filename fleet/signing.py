@@ -94,8 +94,12 @@ def verify_command(data: bytes, verifiers: Mapping[str, Verifier]) -> CommandOrd
 
 def welcome_bytes(welcome: Welcome, device_id: str) -> bytes:
     """The bytes a welcome's signature covers: everything but the signature, and the device it is for."""
-    unsigned: dict[str, Any] = {"device_id": device_id, "nonce": welcome.nonce, "time_ms": welcome.time_ms,
-                                "generation": welcome.generation}
+    unsigned: dict[str, Any] = {
+        "device_id": device_id,
+        "nonce": welcome.nonce,
+        "time_ms": welcome.time_ms,
+        "generation": welcome.generation,
+    }
     return _WELCOME_CONTEXT + msgspec.json.encode(unsigned, order="sorted")
 
 

@@ -9,8 +9,23 @@ from pydantic import Field
 from pydantic.fields import FieldInfo
 
 Unit = Literal[
-    "percent", "volts", "celsius", "degrees", "metres", "kilometres", "metres_per_second", "dbm", "seconds",
-    "minutes", "hours", "milliseconds", "fen", "count", "watts", "relative_humidity_percent", "none",
+    "percent",
+    "volts",
+    "celsius",
+    "degrees",
+    "metres",
+    "kilometres",
+    "metres_per_second",
+    "dbm",
+    "seconds",
+    "minutes",
+    "hours",
+    "milliseconds",
+    "fen",
+    "count",
+    "watts",
+    "relative_humidity_percent",
+    "none",
 ]
 UNITS: Final[frozenset[str]] = frozenset(get_args(Unit))
 

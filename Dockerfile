@@ -1,0 +1,41 @@
+# syntax=docker/dockerfile:1
+# Targets: `cloud` (default; fleet serve) and `edge` (fleet edge). Both install from hashed locks and run without root.
+
+ARG PYTHON=python:3.11.13-slim-bookworm
+
+FROM ${PYTHON} AS build
+WORKDIR /src
+COPY requirements/ requirements/
+RUN python -m venv /build \
+ && /build/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements/bootstrap.txt
+ENV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1
+RUN /build/bin/uv venv /opt/cloud && /build/bin/uv venv /opt/edge \
+ && /build/bin/uv pip install --no-cache --python /opt/cloud --require-hashes --only-binary :all: -r requirements/cloud.txt \
+ && /build/bin/uv pip install --no-cache --python /opt/edge --require-hashes --only-binary :all: -r requirements/edge.txt
+COPY . .
+RUN /build/bin/hatchling build --target wheel --directory /dist \
+ && /build/bin/uv pip install --no-cache --python /opt/cloud --no-deps /dist/*.whl \
+ && /build/bin/uv pip install --no-cache --python /opt/edge --no-deps /dist/*.whl
+
+FROM ${PYTHON} AS base
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin fleet \
+ && install -d -o fleet -g fleet /data
+COPY deploy/entrypoint.sh /usr/local/bin/fleet-entrypoint
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 FLEET_DATA_DIRECTORY=/data
+VOLUME /data
+USER 10001:10001
+ENTRYPOINT ["/usr/local/bin/fleet-entrypoint"]
+
+FROM base AS edge
+COPY --from=build /opt/edge /opt/edge
+ENV PATH=/opt/edge/bin:$PATH
+HEALTHCHECK --interval=30s --timeout=10s --start-period=10s CMD ["fleet", "doctor", "--role", "edge", "--json"]
+CMD ["fleet", "edge"]
+
+FROM base AS cloud
+COPY --from=build /opt/cloud /opt/cloud
+COPY deploy/healthcheck.py /usr/local/bin/fleet-healthcheck
+ENV PATH=/opt/cloud/bin:$PATH FLEET_HTTP_HOST=0.0.0.0 FLEET_HTTP_PORT=8000
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s CMD ["python", "/usr/local/bin/fleet-healthcheck"]
+CMD ["fleet", "serve"]

@@ -1,0 +1,66 @@
+# Everything a developer or an operator types. `make` alone lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+
+ARGS ?=
+PYTEST_ARGS ?=
+SOAK_FOR ?= 30m
+
+.PHONY: help setup demo test check bench soak clean lock upgrade format boards docs
+
+help: ## list these targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: ## make .venv with everything a developer needs; the second run is instant
+	@scripts/setup.sh dev
+
+demo: ## 390 devices on this machine, live: make demo ARGS="--for 60s --json"
+	@scripts/setup.sh demo
+	@scripts/system.sh demo
+	@$(BIN)/fleet demo $(ARGS)
+
+test: setup ## install real components when root, then all tests: make test PYTEST_ARGS="-k ingest"
+	@scripts/system.sh test
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+check: setup ## format, lint, types, import rules, locks, wheels, house rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m scripts.tidy
+	$(BIN)/python -m scripts.locks check
+	$(BIN)/python -m scripts.wheels
+
+bench: setup ## CPU per message, edge footprint, press to notification
+	@scripts/system.sh demo
+	$(BIN)/fleet bench ingest $(ARGS)
+	$(BIN)/fleet bench edge $(ARGS)
+	$(BIN)/fleet bench press $(ARGS)
+
+soak: setup ## the whole demo for long, counted at the end: make soak SOAK_FOR=8h
+	@scripts/system.sh demo
+	$(BIN)/fleet demo --for $(SOAK_FOR) --json $(ARGS)
+
+format: setup ## let ruff format and mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+boards: setup ## write the Grafana boards the tests compare with
+	$(BIN)/python -m dashboards.golden
+
+docs: setup ## write the pages that are made from tables
+	$(BIN)/python -m cli.lifecycle_docs
+
+lock: setup ## resolve the locks anew, keeping versions that still fit
+	$(BIN)/python -m scripts.locks write
+
+upgrade: setup ## resolve the locks anew with the newest versions
+	$(BIN)/python -m scripts.locks write --upgrade
+
+clean: ## remove everything that can be made again
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .stamps
+	rm -rf cloud/web/static/vendor
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,177 @@
+"""Mosquitto as our own child: found or installed, configured by us, on loopback, data in a folder of ours."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from fleet import topics
+
+INSTALL_HINT: Final = "install Mosquitto 2 (Debian/Ubuntu: apt-get install mosquitto; macOS: brew install mosquitto)"
+START_S_MAX: Final = 10.0
+_SEARCH_PATH: Final = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
+
+
+class BrokerError(RuntimeError):
+    """The broker is missing or did not start; the text names the fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerTls:
+    """Files for the listener of the devices."""
+
+    ca_file: Path
+    certificate_file: Path
+    key_file: Path
+
+
+def find_mosquitto() -> str | None:
+    """Path of the `mosquitto` server program."""
+    path = os.pathsep.join((os.environ.get("PATH", ""), *_SEARCH_PATH))
+    return shutil.which("mosquitto", path=path)
+
+
+def find_or_install_mosquitto() -> str:
+    """The program; installs it with the system's package manager where that is possible, saying so on stderr."""
+    found = find_mosquitto()
+    if found is not None:
+        return found
+    if shutil.which("apt-get") and os.geteuid() == 0:
+        _install_with_apt()
+    elif shutil.which("brew"):
+        print("Mosquitto is missing; installing it with Homebrew …", file=sys.stderr)
+        subprocess.run(["brew", "install", "--quiet", "mosquitto"], check=False, stdout=sys.stderr)
+    found = find_mosquitto()
+    if found is None:
+        raise BrokerError(f"Mosquitto is missing and could not be installed: {INSTALL_HINT}")
+    return found
+
+
+def _install_with_apt() -> None:
+    print("Mosquitto is missing; installing it with apt-get (its system service stays off) …", file=sys.stderr)
+    policy = Path("/usr/sbin/policy-rc.d")
+    own_policy = not policy.exists()
+    if own_policy:  # the package would start a second broker on the standard port
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        for command in (
+            ["apt-get", "update", "-q"],
+            ["apt-get", "install", "-yq", "--no-install-recommends", "mosquitto"],
+        ):
+            subprocess.run(command, check=False, env=environment, stdout=sys.stderr, stderr=sys.stderr)
+    finally:
+        if own_policy:
+            policy.unlink()
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def access_list(ingester: str) -> str:
+    """Mosquitto's ACL file: each device its own topics, the ingester all of them, nobody anything else."""
+    lines = [f"pattern {access} {pattern}" for access, pattern in topics.broker_acl_patterns()]
+    lines += ["", f"user {ingester}"]
+    lines += [f"topic {access} {topic}" for access, topic in topics.broker_acl_ingester()]
+    return "\n".join(lines) + "\n"
+
+
+def configuration(directory: Path, port: int, tls: BrokerTls | None, *, ingester: str = "ingester") -> str:
+    """The whole configuration. Without `tls` the listener is open to everybody on this machine: benches only."""
+    lines = [
+        "# Written by `fleet`; see docs/operations.md.",
+        f"listener {port} 127.0.0.1",
+        "log_dest stderr",
+        "log_type error",
+        "log_type warning",
+        "persistence true",
+        f"persistence_location {directory}/",
+        # The devices' journals are the durability: saving on every change costs two thirds of the throughput.
+        "autosave_interval 300",
+        # The defaults drop QoS 1 messages silently once a reader is a little slow.
+        "max_queued_messages 200000",
+        "max_inflight_messages 0",
+        "max_packet_size 262144",
+        "retain_available false",
+        "set_tcp_nodelay true",
+    ]
+    if os.geteuid() == 0:
+        lines.append("user root")  # it reads keys that only we can read, and listens on loopback only
+    if tls is None:
+        lines.append("allow_anonymous true")
+    else:
+        (directory / "acl").write_text(access_list(ingester))
+        lines += [
+            "allow_anonymous false",
+            f"cafile {tls.ca_file}",
+            f"certfile {tls.certificate_file}",
+            f"keyfile {tls.key_file}",
+            "require_certificate true",
+            "use_identity_as_username true",
+            "tls_version tlsv1.2",
+            f"acl_file {directory}/acl",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+class Broker:
+    """One Mosquitto process of ours."""
+
+    def __init__(self, directory: Path, *, tls: BrokerTls | None = None, port: int | None = None) -> None:
+        self.directory = directory
+        self.port = port or free_port()
+        self._tls = tls
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running broker."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it and return once it accepts connections. Raises BrokerError."""
+        program = find_or_install_mosquitto()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        configuration_file = self.directory / "mosquitto.conf"
+        configuration_file.write_text(configuration(self.directory, self.port, self._tls))
+        with (self.directory / "mosquitto.log").open("ab") as log:
+            self._process = subprocess.Popen([program, "-c", str(configuration_file)], stdout=log, stderr=log)
+        deadline = time.monotonic() + START_S_MAX
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                break
+            with socket.socket() as probe:
+                probe.settimeout(0.2)
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.02)
+        words = (self.directory / "mosquitto.log").read_text(errors="replace")[-500:]
+        raise BrokerError(f"Mosquitto did not start on port {self.port}: {words.strip() or 'no message'}")
+
+    def kill(self) -> None:
+        """End it with SIGKILL, as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> None:
+        """Ask it to end, and wait."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.kill()

@@ -1,0 +1,40 @@
+"""The real clocks, made here and handed to everybody else."""
+
+import time
+from collections.abc import Callable
+
+
+class SystemClock:
+    """Business time: real time, or `speed` times as fast since the real moment `origin_ms`, `shift_ms` apart.
+
+    The anchor is a wall-clock moment, so that several processes started at different times, or one
+    that was killed and restarted, agree on what time it is.
+    """
+
+    def __init__(self, *, speed: float = 1.0, origin_ms: int = 0, shift_ms: int = 0) -> None:
+        self._speed = speed
+        self._origin_ms = origin_ms or real_now_ms()
+        self._shift_ms = shift_ms
+
+    @property
+    def speed(self) -> float:
+        """Business seconds per real second."""
+        return self._speed
+
+    def now_ms(self) -> int:
+        """Business time in ms since the epoch."""
+        if self._speed == 1.0:
+            return time.time_ns() // 1_000_000 + self._shift_ms
+        return self._origin_ms + self._shift_ms + round((time.time() * 1000 - self._origin_ms) * self._speed)
+
+    def monotonic_s(self) -> float:
+        """Real seconds; on Linux the same origin for every process of one boot."""
+        return time.monotonic()
+
+
+def real_now_ms() -> int:
+    """Real wall time in ms: for leases and logs, never for business."""
+    return time.time_ns() // 1_000_000
+
+
+RealNow = Callable[[], int]

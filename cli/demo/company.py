@@ -1,0 +1,300 @@
+"""The processes and people of a running demo, and the comparison at its end."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiohttp
+
+from cli.clock import SystemClock
+from cli.demo import people, verdict
+from cli.demo.command import DemoError, Result, new_rng
+from cli.demo.stage import Stage
+from cli.processes import Child
+from fleet.kind import Site
+
+READY_S_MAX: Final = 60.0
+CONNECTED_S_MAX: Final = 60.0
+SETTLE_S_MAX: Final = 45.0
+"""Longest wait at the end for what is still on its way."""
+RIDE_EVERY_S: Final = 240.0
+MEAL_EVERY_S: Final = 300.0
+CREW_REACTION_S: Final = (5.0, 25.0)
+PRESS_SHARE_ONLINE: Final = 1.0
+
+
+class Company:
+    """`async with` starts everything and waits until all devices are welcomed; leaving ends it all."""
+
+    def __init__(
+        self, *, scene: Stage, fleet: Mapping[str, tuple[str, Site]], clock: SystemClock, origin_ms: int, shift_ms: int,
+        speed: float, seed: int, broker_port: int, http_port: int, receiver_port: int, counts: Mapping[str, int],
+        kind_folders: tuple[Path, ...],
+    ) -> None:  # fmt: skip
+        self.scene = scene
+        self.tally = people.Tally()
+        self.base_url = f"http://127.0.0.1:{http_port}"
+        self._fleet = fleet
+        self._clock = clock
+        self._seed = seed
+        directory = scene.directory
+        self._receiver = Child("receiver", ["receiver", str(receiver_port), str(scene.receiver_file)], directory / "receiver.log")
+        self._cloud = Child("cloud", ["serve"], directory / "cloud.log", {
+            "FLEET_DATA_DIRECTORY": str(scene.cloud_directory),
+            "FLEET_BROKER_PORT": str(broker_port),
+            "FLEET_BROKER_CA_FILE": str(scene.authority_file),
+            "FLEET_BROKER_CERTIFICATE_FILE": str(scene.ingester_certificate),
+            "FLEET_BROKER_KEY_FILE": str(scene.ingester_key),
+            "FLEET_COMMAND_KEY_FILE": str(scene.command_key_file),
+            "FLEET_HTTP_PORT": str(http_port),
+            "FLEET_WEBHOOK_URL": f"http://127.0.0.1:{receiver_port}/notify",
+            "FLEET_CLOCK_SPEED": str(speed),
+            "FLEET_CLOCK_ORIGIN_MS": str(origin_ms),
+            "FLEET_CLOCK_SHIFT_MS": str(shift_ms),
+            "FLEET_KIND_FOLDERS": json.dumps([str(folder.resolve()) for folder in kind_folders]),
+        })  # fmt: skip
+        arguments = [
+            "sim", "--broker-port", str(broker_port), "--identities", str(scene.identities),
+            "--authority", str(scene.authority_file), "--command-key", str(scene.command_public_file),
+            "--command-key-id", scene.command_key_id, "--directory", str(directory), "--scenario", "demo",
+            "--seed", str(seed), "--speed", str(speed), "--origin-ms", str(origin_ms), "--shift-ms", str(shift_ms),
+        ]  # fmt: skip
+        for name, number in counts.items():
+            arguments += ["--count", f"{name}={number}"]
+        for folder in kind_folders:
+            arguments += ["--kind-folder", str(folder.resolve())]
+        self._sim = Child("simulators", arguments, directory / "sim.log")
+        self._session: aiohttp.ClientSession | None = None
+        self._admin: people.Client | None = None
+        self._playing: asyncio.Task[None] | None = None
+
+    # --- start and end -----------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        try:
+            for child in (self._receiver, self._cloud, self._sim):
+                child.start()
+            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=45))
+            await self._wait_ready()
+            await self._wait_connected()
+            self._admin = self._client("admin")
+            self._playing = asyncio.get_running_loop().create_task(self._people())
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._send_people_home()
+        if self._session is not None:
+            await self._session.close()
+        for child in (self._sim, self._cloud, self._receiver):
+            await asyncio.to_thread(child.stop)
+
+    async def _wait_ready(self) -> None:
+        assert self._session is not None
+        deadline = time.monotonic() + READY_S_MAX
+        while time.monotonic() < deadline:
+            self.watch()
+            with contextlib.suppress(aiohttp.ClientError, OSError):
+                async with self._session.get(f"{self.base_url}/readyz") as response:
+                    if response.status == 200:
+                        return
+            await asyncio.sleep(0.1)
+        raise DemoError(f"the cloud was not ready within {READY_S_MAX:.0f} s:\n{self._cloud.last_words()}")
+
+    async def _wait_connected(self) -> None:
+        deadline = time.monotonic() + CONNECTED_S_MAX
+        while time.monotonic() < deadline:
+            self.watch()
+            if self._statistics().get("connected", 0) >= len(self._fleet):
+                return
+            await asyncio.sleep(0.2)
+        found = self._statistics().get("connected", 0)
+        raise DemoError(f"{found} of {len(self._fleet)} devices connected in {CONNECTED_S_MAX:.0f} s:\n{self._sim.last_words()}")
+
+    def watch(self) -> None:
+        """Start the cloud again if it died, as a supervisor does; any other death ends the demo."""
+        if not self._cloud.running:
+            if self._cloud.restarts >= 5:
+                raise DemoError(f"the cloud keeps dying:\n{self._cloud.last_words(20)}")
+            self._cloud.start()
+        for child in (self._sim, self._receiver):
+            if not child.running:
+                raise DemoError(f"the {child.name} process died:\n{child.last_words(20)}")
+
+    def kill_cloud(self) -> None:
+        """As a crash would."""
+        self._cloud.kill()
+
+    def _statistics(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads((self.scene.directory / "statistics.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def progress(self, deadline: float | None) -> str:
+        """One line for people."""
+        found, tally = self._statistics(), self.tally
+        left = "" if deadline is None else f"{max(0, deadline - time.monotonic()):.0f} s left · "
+        return (
+            f"{left}{found.get('connected', 0)} devices online · {found.get('acknowledged', 0)} messages committed · "
+            f"{tally.unlocks_opened} unlocks · {len(tally.purchases)} meals asked · {tally.calls_acknowledged} calls answered"
+        )
+
+    def presses_so_far(self) -> int:
+        """Whether there is anything to compare."""
+        return len(verdict.truths_of(self._truth_lines(), self._clock.now_ms()).presses)
+
+    # --- people ------------------------------------------------------------------------------------------------
+
+    def _client(self, role: str) -> people.Client:
+        assert self._session is not None
+        person = next(person for person in self.scene.people if person.role == role)
+        return people.Client(self._session, self.base_url, person)
+
+    async def _people(self) -> None:
+        assert self._session is not None
+        bikes = [device_id for device_id, (kind, _) in self._fleet.items() if kind == "bike"]
+        machines = [device_id for device_id, (kind, _) in self._fleet.items() if kind == "meal_machine"]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(
+                people.answer_calls(
+                    self._client("crew"), self.scene.receiver_file, self._clock, new_rng(self._seed, "crew"),
+                    CREW_REACTION_S, self.tally,
+                )
+            )  # fmt: skip
+            for number, person in enumerate(self.scene.extras):
+                client = people.Client(self._session, self.base_url, person)
+                rng = new_rng(self._seed, person.login)
+                if number % 2 and machines:
+                    group.create_task(people.eat(client, self._clock, rng, MEAL_EVERY_S, self.tally))
+                elif bikes:
+                    group.create_task(people.ride(client, bikes, self._clock, rng, RIDE_EVERY_S, self.tally))
+
+    async def _send_people_home(self) -> None:
+        if self._playing is None:
+            return
+        self._playing.cancel()
+        playing, self._playing = self._playing, None
+        try:
+            await playing
+        except asyncio.CancelledError:
+            return
+        except BaseExceptionGroup as errors:
+            first: BaseException = errors
+            while isinstance(first, BaseExceptionGroup):
+                first = first.exceptions[0]
+            raise DemoError(f"people met an error: {first!r}") from errors
+
+    # --- comparing ---------------------------------------------------------------------------------------------
+
+    def _truth_lines(self) -> list[dict[str, Any]]:
+        lines, _ = people.new_lines(self.scene.truth_file, 0)
+        return lines
+
+    async def compare(self) -> Result:
+        """Let what is on its way arrive, then count."""
+        assert self._admin is not None
+        online = await self._online()
+        await self._send_people_home()
+        until_ms = self._clock.now_ms()
+        if self._sim.pid:
+            import os
+
+            os.kill(self._sim.pid, signal.SIGUSR1)  # the world stands still; agents finish what they have
+        stored, notices = await self._settle(until_ms)
+        truth = self._truth_lines()
+        truths = verdict.truths_of(truth, until_ms)
+        lost = verdict.missing_events(truths, stored)
+        doubled = verdict.doubled_events({line["event_id"] for line in truth if line["event_id"]}, stored)
+        latencies = verdict.notified_presses(truths, notices)
+        unlocks = sorted(self.tally.unlock_ms)
+        sales = await self._sales()
+        fleet = await self._admin.call("GET", "/api/v1/fleet")
+        figures = {
+            "devices_online": online,
+            "telemetry_points": await self._points(),
+            "events": len(truths.by_event_id),
+            "calls_pressed": len(truths.presses),
+            "calls_notified": len(latencies),
+            "press_to_notified_ms": verdict.percentiles(list(latencies.values())),
+            "unlocks": {
+                "asked": self.tally.unlocks_asked,
+                "opened": self.tally.unlocks_opened,
+                "ms_p95": round(verdict.quantile(unlocks, 0.95), 1) if unlocks else None,
+            },
+            "sales": sales,
+            "restock_orders": await self._restock_orders(),
+            "alarms_open": fleet["open"]["alarms"],
+            "lost_events": len(lost),
+            "doubled_events": len(doubled),
+            "cloud_restarts": self._cloud.restarts,
+        }
+        return Result(figures, self._complaints(figures))
+
+    def _complaints(self, figures: dict[str, Any]) -> list[str]:
+        complaints = []
+        if figures["devices_online"] < len(self._fleet):
+            complaints.append(f"only {figures['devices_online']} of {len(self._fleet)} devices were online at the end")
+        if figures["calls_notified"] < figures["calls_pressed"]:
+            complaints.append(f"{figures['calls_pressed'] - figures['calls_notified']} presses were not notified")
+        if figures["lost_events"]:
+            complaints.append(f"{figures['lost_events']} events were lost")
+        if figures["doubled_events"]:
+            complaints.append(f"{figures['doubled_events']} events are in the cloud twice or never happened")
+        return complaints
+
+    async def _settle(self, until_ms: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        deadline = time.monotonic() + SETTLE_S_MAX
+        while True:
+            self.watch()
+            stored = await self._events()
+            notices, _ = people.new_lines(self.scene.receiver_file, 0)
+            truths = verdict.truths_of(self._truth_lines(), until_ms)
+            told = verdict.notified_presses(truths, notices)
+            complete = not verdict.missing_events(truths, stored) and len(told) == len(truths.presses)
+            if complete or time.monotonic() > deadline:
+                return stored, notices
+            await asyncio.sleep(0.5)
+
+    async def _events(self) -> list[dict[str, Any]]:
+        assert self._admin is not None
+        text = await self._admin.text("/api/v1/events/export")
+        return [json.loads(line) for line in text.splitlines()]
+
+    async def _online(self) -> int:
+        assert self._admin is not None
+        fleet = await self._admin.call("GET", "/api/v1/fleet")
+        return sum(kind["online"] for kind in fleet["kinds"])
+
+    async def _restock_orders(self) -> int:
+        assert self._admin is not None
+        found = await self._admin.call("GET", "/api/v1/work-orders?skill=restock&limit=500")
+        return len(found["orders"])
+
+    async def _sales(self) -> dict[str, int]:
+        """As the ledger's side has them, purchase by purchase; the machines' drops are among the compared events."""
+        assert self._admin is not None
+        states = await self._admin.call("GET", "/api/v1/purchases?everybody=true&limit=1000")
+        ours = set(self.tally.purchases)
+        found = [purchase["state"] for purchase in states if purchase["id"] in ours]
+        return {"asked": self.tally.sales_asked, "delivered": found.count("delivered"), "refunded": found.count("refunded")}
+
+    async def _points(self) -> int:
+        from cloud.adapters.series_sqlite import SqliteSeries
+
+        store = SqliteSeries(self.scene.cloud_directory / "series.db")
+        try:
+            return await store.count()
+        finally:
+            await store.close()

@@ -1,0 +1,157 @@
+"""Everything a demo needs before the curtain: folders, certificates, database, people, settings."""
+
+import datetime as dt
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection
+
+import devices
+from cli.broker import BrokerTls
+from cloud.adapters.sql.database import SqlDatabase
+from cloud.adapters.sql.migrate import upgrade
+from cloud.devices import repository as device_rows
+from cloud.identity.authority import (
+    Authority,
+    Credentials,
+    command_key_id,
+    load_or_create_command_key,
+    public_pem,
+    write_secret,
+)
+from cloud.members.repository import add_person
+from cloud.members.seed import DemoPerson, seed_demo
+from fleet.kind import Site
+
+INGESTER: Final = "ingester"
+RIDERS_AND_EATERS: Final = 24
+"""Employees that use bikes and machines by themselves, besides the three printed logins."""
+FIRST_BALANCE_FEN: Final = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where everything of one demo lies."""
+
+    directory: Path
+    authority_file: Path
+    ingester_certificate: Path
+    ingester_key: Path
+    broker_tls: BrokerTls
+    command_key_file: Path
+    command_public_file: Path
+    command_key_id: str
+    people: Sequence[DemoPerson]
+    extras: Sequence[DemoPerson]
+
+    @property
+    def identities(self) -> Path:
+        """Folder with `<device_id>.pem` and `<device_id>.key`."""
+        return self.directory / "identities"
+
+    @property
+    def cloud_directory(self) -> Path:
+        """Data directory of `fleet serve`."""
+        return self.directory / "cloud"
+
+    @property
+    def truth_file(self) -> Path:
+        """The simulators' own log."""
+        return self.directory / "truth.jsonl"
+
+    @property
+    def receiver_file(self) -> Path:
+        """What the crew's phones accepted."""
+        return self.directory / "notified.jsonl"
+
+
+def fleet_of(counts: Mapping[str, int], seed: int) -> dict[str, tuple[str, Site]]:
+    """device_id → (kind, site), the same for the same seed in every process."""
+    fleet: dict[str, tuple[str, Site]] = {}
+    for name, kind in devices.kinds().items():
+        count = counts.get(name, kind.demo_count)
+        sites = devices.role(name, "simulator").sites(count, random.Random(f"{seed}:{name}:sites"))
+        for number, site in enumerate(sites, start=1):
+            fleet[f"{kind.id_prefix}-{number:03d}"] = (name, site)
+    return fleet
+
+
+def set_up(directory: Path, fleet: Mapping[str, tuple[str, Site]], seed: int, now_ms: int) -> Stage:
+    """Write keys and certificates, make the database with devices and people in it."""
+    now = dt.datetime.now(dt.UTC)
+    identities = directory / "identities"
+    identities.mkdir(parents=True, exist_ok=True)
+    (directory / "cloud").mkdir(exist_ok=True)
+    authority = Authority.create(now)
+    (directory / "authority.pem").write_bytes(authority.certificate_pem)
+    _write(identities, "broker", authority.issue_server(["127.0.0.1", "localhost"], now))
+    for name in (INGESTER, *fleet):
+        _write(identities, name, authority.issue_client(name, now))
+    command_key_file = directory / "cloud" / "command.key"
+    command_key = load_or_create_command_key(command_key_file).public_key()
+    (directory / "command.pem").write_bytes(public_pem(command_key))
+    people, extras = _fill_database(directory / "cloud" / "state.db", fleet, seed, now_ms)
+    return Stage(
+        directory=directory,
+        authority_file=directory / "authority.pem",
+        ingester_certificate=identities / f"{INGESTER}.pem",
+        ingester_key=identities / f"{INGESTER}.key",
+        broker_tls=BrokerTls(directory / "authority.pem", identities / "broker.pem", identities / "broker.key"),
+        command_key_file=command_key_file,
+        command_public_file=directory / "command.pem",
+        command_key_id=command_key_id(command_key),
+        people=people,
+        extras=extras,
+    )
+
+
+def _write(folder: Path, name: str, credentials: Credentials) -> None:
+    (folder / f"{name}.pem").write_bytes(credentials.certificate)
+    write_secret(folder / f"{name}.key", credentials.key)
+
+
+def _fill_database(
+    path: Path, fleet: Mapping[str, tuple[str, Site]], seed: int, now_ms: int
+) -> tuple[list[DemoPerson], list[DemoPerson]]:
+    url = f"sqlite:///{path.resolve()}"
+    upgrade(url)
+    database = SqlDatabase(url)
+    randomness = random.Random(f"{seed}:people")
+
+    def fill(tx: Connection) -> tuple[list[DemoPerson], list[DemoPerson]]:
+        for device_id, (kind, site) in fleet.items():
+            device_rows.add_device(
+                tx, device_id=device_id, kind=kind, name=site.name, latitude=site.latitude, longitude=site.longitude,
+                enrolled_at=now_ms,
+            )  # fmt: skip
+        people = seed_demo(tx, now_ms, randomness)
+        # They sign in with the printed employee's password hash: hashing two dozen passwords would take seconds.
+        employee = next(person for person in people if person.role == "employee")
+        extras = []
+        for number in range(1, RIDERS_AND_EATERS + 1):
+            one = DemoPerson(f"person-{number:03d}", f"employee-{number:03d}", f"职工{number:03d}", "employee", employee.password)
+            add_person(
+                tx, id=one.id, login=one.login, name=one.name, role=one.role, language="zh_CN", created_at=now_ms,
+                password_hash=_hash_of(tx, employee.id),
+            )  # fmt: skip
+            extras.append(one)
+        from cloud.wallet.seed import seed_wallets
+
+        seed_wallets(tx, [person.id for person in (*people, *extras)], FIRST_BALANCE_FEN, now_ms)
+        return people, extras
+
+    try:
+        return database.write_here(fill)
+    finally:
+        database.close()
+
+
+def _hash_of(tx: Connection, person_id: str) -> str:
+    from sqlalchemy import select
+
+    from cloud.tables import person
+
+    return str(tx.execute(select(person.c.password_hash).where(person.c.id == person_id)).scalar_one())

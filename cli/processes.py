@@ -1,0 +1,92 @@
+"""Children of a command: our own processes, started, watched and ended by pid."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+STOP_S_MAX = 15.0
+
+
+class Child:
+    """One `fleet` process with its log file; can be started again after it died."""
+
+    def __init__(self, name: str, arguments: Sequence[str], log_file: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.name = name
+        self.restarts = -1
+        self._arguments = [sys.executable, "-m", "cli.main", *arguments]
+        self._log_file = log_file
+        self._environment = {**os.environ, **(environment or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: IO[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Process id; 0 before the first start."""
+        return self._process.pid if self._process else 0
+
+    @property
+    def running(self) -> bool:
+        """Whether it lives."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start it (again)."""
+        if self._log is None:
+            self._log = self._log_file.open("ab")
+        self.restarts += 1
+        self._process = subprocess.Popen(self._arguments, stdout=self._log, stderr=self._log, env=self._environment)
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self, limit_s: float = STOP_S_MAX) -> None:
+        """SIGTERM, wait, then SIGKILL."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(timeout=limit_s)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def last_words(self, lines: int = 8) -> str:
+        """End of its log, for an error message."""
+        if not self._log_file.exists():
+            return ""
+        return "\n".join(self._log_file.read_text(errors="replace").splitlines()[-lines:])
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far, from /proc; 0.0 where there is none."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_mb(pid: int) -> float:
+    """Largest resident set of a process so far in MB, from /proc."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def monotonic_s() -> float:
+    """Real seconds, one origin for all processes of this boot."""
+    return time.monotonic()

@@ -1,0 +1,56 @@
+"""`fleet serve`: the cloud in one process, or one role of it."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cli.output import usage_errors, words
+
+
+def serve(
+    data_directory: Annotated[Path | None, typer.Option(help="Where spool, SQLite and keys live.")] = None,
+    http_host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    http_port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    role: Annotated[
+        Literal["all", "ingest", "dispatch", "api"],
+        typer.Option(help="One role per process needs PostgreSQL (FLEET_DATABASE_URL)."),
+    ] = "all",
+) -> None:
+    """Serve the cloud: take what devices report, decide, tell people, answer pages and API.
+
+    Every setting is a FLEET_… variable; see docs/operations.md.
+
+    Example: [bold]fleet serve --data-directory /var/lib/fleet --http-port 8000[/bold]
+    """
+    import secrets
+
+    from cli.clock import SystemClock, real_now_ms
+    from cli.settings_errors import SettingsError, cloud_settings
+    from cloud.bootstrap import ConfigurationError, Surroundings, run_cloud
+
+    with usage_errors(SettingsError, ConfigurationError):
+        settings = cloud_settings(data_directory=data_directory, http_host=http_host, http_port=http_port)
+        clock = SystemClock(
+            speed=settings.clock_speed, origin_ms=settings.clock_origin_ms, shift_ms=settings.clock_shift_ms
+        )
+        try:
+            asyncio.run(
+                run_cloud(
+                    settings,
+                    Surroundings(
+                        clock=clock,
+                        real_now_ms=real_now_ms,
+                        randomness=secrets.SystemRandom(),
+                        new_id=lambda: secrets.token_hex(16),
+                    ),
+                    role,
+                )
+            )
+        except* (SettingsError, ConfigurationError) as errors:
+            first: BaseException = errors
+            while isinstance(first, BaseExceptionGroup):
+                first = first.exceptions[0]
+            raise ConfigurationError(str(first)) from None
+    words.print("stopped")

@@ -1,0 +1,176 @@
+"""`fleet sim` and `fleet edge`: agents with simulated hardware, and the agent of one real device."""
+
+import asyncio
+import json
+import random
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from cli.output import USAGE, fail, usage_errors, words
+
+if TYPE_CHECKING:
+    from edge.host import EdgeHost
+    from firmware_sim.line import MemoryLine
+
+STATISTICS_EVERY_S: Final = 1.0
+LINE_CHUNKS_MAX: Final = 10_000
+
+
+class WorldLine:
+    """`edge.transports.Line` on a simulated device's line."""
+
+    def __init__(self, line: "MemoryLine") -> None:
+        self._line = line
+        self._chunks: asyncio.Queue[bytes] = asyncio.Queue(LINE_CHUNKS_MAX)
+
+    async def open(self) -> None:
+        """Attach to the hardware."""
+        self._line.attach(self._arrived)
+
+    def _arrived(self, data: bytes) -> None:
+        if not self._chunks.full():  # a UART loses bytes as well; the hardware repeats what matters
+            self._chunks.put_nowait(data)
+
+    async def read(self) -> bytes:
+        """The bytes that arrived, joined."""
+        data = await self._chunks.get()
+        while not self._chunks.empty():
+            data += self._chunks.get_nowait()
+        return data
+
+    def write(self, data: bytes) -> None:
+        """Send to the hardware."""
+        self._line.from_driver(data)
+
+    def close(self) -> None:
+        """Detach."""
+        if self._line.attached:
+            self._line.detach()
+
+
+def parse_counts(texts: Sequence[str]) -> dict[str, int]:
+    """`bike=10` → {"bike": 10}; raises ValueError naming what is wrong."""
+    counts: dict[str, int] = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        if not number.isdigit():
+            raise ValueError(f"--count {text!r}: write KIND=NUMBER, for example bike=10")
+        counts[name] = int(number)
+    return counts
+
+
+def sim(
+    broker_port: Annotated[int, typer.Option(help="Port of the broker.")],
+    identities: Annotated[Path, typer.Option(help="Folder with <device_id>.pem and <device_id>.key.")],
+    authority: Annotated[Path, typer.Option(help="Certificate of the authority.")],
+    command_key: Annotated[Path, typer.Option(help="Public key (PEM) that signs commands.")],
+    command_key_id: Annotated[str, typer.Option(help="Its name.")],
+    directory: Annotated[Path, typer.Option(help="For the journal, the truth log and the statistics.")],
+    broker_host: Annotated[str, typer.Option(help="Address of the broker.")] = "127.0.0.1",
+    scenario: Annotated[str, typer.Option(help="quiet, demo or virtual.")] = "quiet",
+    count: Annotated[list[str] | None, typer.Option(help="KIND=NUMBER; repeatable.")] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same day.")] = 1,
+    speed: Annotated[float, typer.Option(help="Business seconds per real second.")] = 1.0,
+    origin_ms: Annotated[int, typer.Option(help="Real moment at which the fast clock starts.")] = 0,
+    shift_ms: Annotated[int, typer.Option(help="Business minus real time at that moment.")] = 0,
+    connect_within_s: Annotated[float, typer.Option(help="Spread the first connections over this time.")] = 3.0,
+    kind_folder: Annotated[list[Path] | None, typer.Option(help="Folder of a further kind; repeatable.")] = None,
+) -> None:
+    """Simulate hardware and run the edge agents of all its devices in this process.
+
+    The truth log (truth.jsonl) is written before an agent sees what happened; statistics.json says each
+    second how far the agents are. SIGUSR1 stops the world but not the agents, so that they can finish.
+    """
+    import devices
+    from cli.clock import SystemClock
+
+    with usage_errors(ValueError):
+        for folder in kind_folder or ():
+            devices.add_kind_folder(str(folder))
+        counts = parse_counts(count or ())
+        unknown = set(counts) - set(devices.kinds())
+        if unknown:
+            raise ValueError(f"--count: unknown kind {', '.join(sorted(unknown))}; known: {', '.join(devices.kinds())}")
+    clock = SystemClock(speed=speed, origin_ms=origin_ms, shift_ms=shift_ms)
+    asyncio.run(
+        _simulate(
+            clock=clock, counts=counts, seed=seed, scenario=scenario, directory=directory,
+            address=(broker_host, broker_port), identities=identities, authority=authority,
+            command_keys={command_key_id: command_key}, connect_within_s=connect_within_s,
+        )
+    )  # fmt: skip
+
+
+async def _simulate(
+    *, clock: Any, counts: dict[str, int], seed: int, scenario: str, directory: Path, address: tuple[str, int],
+    identities: Path, authority: Path, command_keys: dict[str, Path], connect_within_s: float,
+) -> None:  # fmt: skip
+    import devices
+    from edge.host import EdgeHost
+    from edge.identity import Identity, load_tls_context, load_verifiers
+    from edge.mqtt_link import BrokerAddress, MqttLink
+    from firmware_sim import live
+    from firmware_sim.truth import TruthFile
+    from firmware_sim.world import World
+
+    directory.mkdir(parents=True, exist_ok=True)
+    with TruthFile(directory / "truth.jsonl") as truth:
+        world = World(
+            tuple(devices.kinds()), counts, seed, clock.now_ms(), scenario, truth=truth, clock=clock
+        )  # fmt: skip
+        host = EdgeHost(
+            clock, random.Random(), directory / "journal.sqlite", first_connect_within_s=connect_within_s, firmware="sim-1"
+        )
+        verifiers = load_verifiers(command_keys)
+        for device_id in world.device_ids:
+            tls = load_tls_context(authority, identities / f"{device_id}.pem", identities / f"{device_id}.key")
+            link = MqttLink(device_id, BrokerAddress(*address), tls)
+            host.add(device_id, world.kind_of(device_id), WorldLine(world.line(device_id)), link, Identity(tls, verifiers))
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as group:
+            living = group.create_task(live.run(world, clock))
+            reporting = group.create_task(_report(host, world, directory / "statistics.json"))
+            loop.add_signal_handler(signal.SIGUSR1, living.cancel)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, host.stop)
+            await host.run()
+            living.cancel()
+            reporting.cancel()
+
+
+async def _report(host: "EdgeHost", world: Any, path: Path) -> None:
+    while True:
+        await asyncio.sleep(STATISTICS_EVERY_S)
+        found = await host.statistics()
+        document = {
+            "devices": found.devices, "connected": found.connected, "journalled": found.journalled,
+            "acknowledged": found.acknowledged, "pending": {lane.value: count for lane, count in found.pending.items()},
+            "evicted": {lane.value: count for lane, count in found.evicted.items()}, "commits": found.commits,
+            "counts": dict(found.counts), "business_ms": world.now_ms,
+        }  # fmt: skip
+        fresh = path.with_suffix(".new")
+        fresh.write_text(json.dumps(document))
+        fresh.replace(path)  # a reader never sees half a document
+
+
+def edge(
+    config: Annotated[Path, typer.Option(help="TOML file of this device; see edge/settings.py.")],
+) -> None:
+    """Run the agent of one real device.
+
+    Example: [bold]fleet edge --config /etc/fleet-edge/bike-001.toml[/bold]
+    """
+    from cli.clock import SystemClock
+    from edge.identity import IdentityError
+    from edge.run import main
+    from edge.settings import SettingsError, load_settings
+
+    try:
+        main(load_settings(config), SystemClock(), random.SystemRandom())
+    except (SettingsError, IdentityError) as error:
+        raise fail(str(error), USAGE) from error
+    words.print("stopped")

@@ -1,0 +1,1 @@
+"""Concrete ways to the outside. Only `cloud.bootstrap` (and tests) import from here."""

@@ -1,0 +1,45 @@
+"""The web inbox: what people on duty are told in the application itself."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection
+
+from cloud.dispatch.notices import INBOX, encode
+from cloud.dispatch.rows import insert_new
+from cloud.model import Notification
+from cloud.ports import Database
+from cloud.tables import inbox
+
+Changes = Callable[[str, dict[str, Any]], None]
+"""(topic, facts) → told to every open page."""
+
+TOPIC: Final = "inbox"
+
+
+class InboxChannel:
+    """Keeps a notification in SQL, then tells open pages. A repeat is dropped by its delivery id."""
+
+    name = INBOX
+
+    def __init__(self, database: Database, changes: Changes) -> None:
+        self._database = database
+        self._changes = changes
+
+    async def send(self, notification: Notification, *, delivery_id: str) -> None:
+        """Store it; raises what the database raises."""
+        row = {
+            "delivery_id": delivery_id,
+            "notification": encode(notification),
+            "created_at": notification.created_at,
+        }
+
+        def store(tx: Connection) -> int | None:
+            new = insert_new(tx, inbox, [row], [inbox.c.id])
+            return int(new[0].id) if new else None
+
+        identifier = await self._database.write(store)
+        if identifier is not None:
+            facts = {"id": str(identifier), "delivery_id": delivery_id, **msgspec.to_builtins(notification)}
+            self._changes(TOPIC, facts)

@@ -1,0 +1,1 @@
+"""The SQL state on SQLite or PostgreSQL behind `cloud.ports.Database`."""

@@ -1,0 +1,78 @@
+"""`cloud.ports.Database` on SQLAlchemy Core, in threads (ADR 0003).
+
+SQLite: all writes go through one thread and one connection (`BEGIN IMMEDIATE`, WAL,
+`synchronous=FULL`); reads have a small pool. PostgreSQL: a pool for both.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+
+T = TypeVar("T")
+
+READERS: Final = 4
+POSTGRESQL_WRITERS: Final = 4
+BUSY_TIMEOUT_MS: Final = 10_000
+
+
+class SqlDatabase:
+    """A database by URL: `sqlite:////path/state.db` or `postgresql+psycopg://user@host/name`."""
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.writer = _sqlite_engine(url) if self.is_sqlite else create_engine(url, pool_size=POSTGRESQL_WRITERS)
+        self.reader = _sqlite_engine(url, query_only=True) if self.is_sqlite else self.writer
+        writers = 1 if self.is_sqlite else POSTGRESQL_WRITERS
+        self._write_pool = ThreadPoolExecutor(writers, thread_name_prefix="sql-write")
+        self._read_pool = ThreadPoolExecutor(READERS, thread_name_prefix="sql-read")
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in one transaction and commit it durably; roll back and re-raise what it raises."""
+        return await asyncio.get_running_loop().run_in_executor(self._write_pool, self.write_here, work)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` on one snapshot."""
+        return await asyncio.get_running_loop().run_in_executor(self._read_pool, self.read_here, work)
+
+    def write_here(self, work: Callable[[Connection], T]) -> T:
+        """`write` on the calling thread: for the write thread itself, start-up and command line tools."""
+        with self.writer.begin() as connection:
+            return work(connection)
+
+    def read_here(self, work: Callable[[Connection], T]) -> T:
+        """`read` on the calling thread."""
+        with self.reader.connect() as connection:
+            return work(connection)
+
+    def close(self) -> None:
+        """Finish what runs, then close every connection."""
+        self._write_pool.shutdown()
+        self._read_pool.shutdown()
+        self.writer.dispose()
+        self.reader.dispose()
+
+
+def _sqlite_engine(url: str, *, query_only: bool = False) -> Engine:
+    engine = create_engine(url, connect_args={"check_same_thread": False, "isolation_level": None})
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA journal_size_limit=67108864")
+        if query_only:
+            connection.execute("PRAGMA query_only=ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A deferred transaction that turns into a writer late can fail at once; take the lock first.
+        connection.exec_driver_sql("BEGIN" if query_only else "BEGIN IMMEDIATE")
+
+    return engine

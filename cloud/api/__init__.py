@@ -1,0 +1,1 @@
+"""What every product service's endpoints share: who asks, what is refused and how it is said."""

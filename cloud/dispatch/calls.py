@@ -1,0 +1,198 @@
+"""Emergency calls: their rows, and who is told at once. Nothing here groups, delays or limits an emergency."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, bindparam, update
+
+from cloud.dispatch import notices
+from cloud.dispatch.notices import INBOX, Place
+from cloud.dispatch.rows import insert_into, insert_new
+from cloud.model import CallChange, Notification
+from cloud.tables import call, call_transition
+from fleet.incident import CallState, Priority
+from fleet.kind import CallStep
+
+AUDIENCES: Final = ("on_call", "second_crew", "duty_manager", "everybody")
+"""Who is told at each step of the escalation; the last step repeats."""
+
+ACKNOWLEDGE: Final = "acknowledge"
+ESCALATE: Final = "escalate"
+
+_update = update(call).where(call.c.id == bindparam("b_id"))
+_step_columns: Final = {
+    ACKNOWLEDGE: _update.values(
+        state=bindparam("b_state"),
+        changed_at=bindparam("b_at"),
+        acknowledged_at=bindparam("b_at"),
+        acknowledged_by=bindparam("b_actor"),
+    ),
+    CallStep.ATTEND.value: _update.values(
+        state=bindparam("b_state"), changed_at=bindparam("b_at"), attended_at=bindparam("b_at")
+    ),
+    CallStep.CLEAR_AT_ORIGIN.value: _update.values(
+        state=bindparam("b_state"), changed_at=bindparam("b_at"), cleared_at=bindparam("b_at")
+    ),
+    ESCALATE: _update.values(changed_at=bindparam("b_at"), escalation=bindparam("b_escalation")),
+}
+
+
+def step_of(change: CallChange) -> str:
+    """The name of a change as it stands in `call_transition.step`."""
+    if change.step is not None:
+        return change.step.value
+    return ACKNOWLEDGE if change.escalation is None else ESCALATE
+
+
+def _mark_of(change: CallChange) -> str:
+    return f"escalation:{change.escalation}" if step_of(change) == ESCALATE else change.event_id
+
+
+def record(tx: Connection, changes: Sequence[CallChange]) -> list[CallChange]:
+    """Store transitions and states; returns the changes that are new, in order. A repeat changes nothing."""
+    columns = call_transition.c
+    returned = insert_new(
+        tx,
+        call_transition,
+        [
+            {
+                "call_id": change.call_id,
+                "step": step_of(change),
+                "before": change.before.value,
+                "after": change.after.value,
+                "at": change.at,
+                "received_at": change.received_at or change.at,
+                "actor": change.actor,
+                "event_id": _mark_of(change),
+            }
+            for change in changes
+        ],
+        [columns.call_id, columns.step, columns.event_id, columns.at],
+    )
+    unseen = {(row.call_id, row.step, row.event_id, row.at) for row in returned}
+    fresh: list[CallChange] = []
+    for change in changes:
+        key = (change.call_id, step_of(change), _mark_of(change), change.at)
+        if key in unseen:
+            unseen.discard(key)
+            fresh.append(change)
+            _apply(tx, change)
+    return fresh
+
+
+def _apply(tx: Connection, change: CallChange) -> None:
+    step = step_of(change)
+    if step == CallStep.PRESS.value:
+        statement = insert_into(tx, call).values(
+            id=change.call_id,
+            device_id=change.device_id,
+            kind=change.kind,
+            state=change.after.value,
+            pressed_at=change.at,
+            received_at=change.received_at or change.at,
+            escalation=0,
+            changed_at=change.at,
+        )
+        # A further press opens the call again; who acknowledged it before stands in the transitions.
+        again = {"acknowledged_at": None, "acknowledged_by": None, "attended_at": None}
+        if change.after is change.before:
+            again = {}
+        statement = statement.on_conflict_do_update(
+            index_elements=[call.c.id],
+            set_={"state": change.after.value, "changed_at": change.at, "escalation": 0, **again},
+        )
+        tx.execute(statement)
+        return
+    values: dict[str, Any] = {"b_id": change.call_id, "b_at": change.at}
+    if step == ESCALATE:
+        values["b_escalation"] = change.escalation
+    else:
+        values["b_state"] = change.after.value
+    if step == ACKNOWLEDGE:
+        values["b_actor"] = change.actor
+    tx.execute(_step_columns[step], values)
+
+
+def announce(
+    tx: Connection, changes: Sequence[CallChange], where: dict[str, Place], channels: Sequence[str], *, now_ms: int
+) -> None:
+    """Page people for presses and escalations; call them off when somebody took over."""
+    pending: list[dict[str, Any]] = []
+    for change in changes:
+        place = where[change.device_id]
+        if change.after is CallState.CALLING:
+            pending += notices.outbox_rows(
+                _page(change, place, now_ms), _page_step(change), channels, urgent=True, available_at=now_ms
+            )
+            continue
+        if change.before is CallState.CALLING:
+            notices.put(tx, pending)
+            pending = []
+            notices.withdraw(tx, [change.call_id], _REASONS[step_of(change)], now_ms, urgent=True)
+        # Those who were paged must learn that it is over; later steps are for the record.
+        told = channels if change.before is CallState.CALLING else [INBOX]
+        info = _info(change, place, notices.person_name(tx, change.actor) if change.actor else "", now_ms)
+        pending += notices.outbox_rows(info, f"{step_of(change)}:{change.at}", told, urgent=False, available_at=now_ms)
+    notices.put(tx, pending)
+
+
+_REASONS: Final = {
+    ACKNOWLEDGE: "acknowledged",
+    CallStep.ATTEND.value: "attended",
+    CallStep.CLEAR_AT_ORIGIN.value: "cleared at the origin",
+}
+
+_INFO_TITLES: Final = {
+    ACKNOWLEDGE: ("{who}已接警：{place}", "{who} is on the way: {place}"),
+    CallStep.ATTEND.value: ("已有人到场：{place}", "Somebody is there: {place}"),
+    CallStep.CLEAR_AT_ORIGIN.value: ("呼叫已在现场解除：{place}", "Cleared at the place itself: {place}"),
+}
+
+
+def _page_step(change: CallChange) -> str:
+    # A call that is opened again starts its ladder again, so the number alone would not be unique.
+    return (
+        f"press:{change.event_id}" if change.step is CallStep.PRESS else f"escalation:{change.escalation}:{change.at}"
+    )
+
+
+def _page(change: CallChange, place: Place, now_ms: int) -> Notification:
+    level = change.escalation or 0
+    title_zh, title_en = f"紧急呼叫：{place.name}", f"Emergency call: {place.name}"
+    if step_of(change) == ESCALATE:
+        title_zh, title_en = (
+            f"紧急呼叫仍无人接警（第 {level} 次升级）：{place.name}",
+            (f"Emergency call still unanswered (escalation {level}): {place.name}"),
+        )
+    audience = AUDIENCES[min(level, len(AUDIENCES) - 1)]
+    return Notification(
+        "call",
+        change.call_id,
+        Priority.EMERGENCY.value,
+        change.device_id,
+        title_zh,
+        title_en,
+        _facts(change, place),
+        now_ms,
+        audience,
+    )
+
+
+def _info(change: CallChange, place: Place, who: str, now_ms: int) -> Notification:
+    title_zh, title_en = (text.format(who=who, place=place.name) for text in _INFO_TITLES[step_of(change)])
+    facts = {**_facts(change, place), "actor": change.actor, "actor_name": who}
+    return Notification("call", change.call_id, Priority.LOW.value, change.device_id, title_zh, title_en, facts, now_ms)
+
+
+def _facts(change: CallChange, place: Place) -> dict[str, Any]:
+    return {
+        "call_id": change.call_id,
+        "device_id": change.device_id,
+        "kind": change.kind,
+        "step": step_of(change),
+        "state": change.after.value,
+        "at": change.at,
+        "event_id": change.event_id,
+        "escalation": change.escalation or 0,
+        **place.facts(),
+    }

@@ -1,0 +1,254 @@
+"""Delivers what the outbox holds, after the commit that put it there.
+
+Two loops lease rows, one for emergencies and one for all else; each attempt is a task of its own, and each
+channel has its own room, so neither a full queue nor a hanging channel delays another. A finished attempt
+is written together with all others that finished meanwhile. Whoever is killed leaves leases that run out;
+the rows are then delivered again under the same delivery id.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection
+
+from cloud.dispatch import leases, metrics, notices
+from cloud.dispatch.leases import Leased, Moment, Outcome
+from cloud.model import Notification
+from cloud.ports import Database, NotDeliveredError, NotificationChannel
+from fleet.clock import MILLISECONDS_PER_SECOND, Clock
+from fleet.incident import Priority
+from fleet.randomness import Randomness
+
+log = structlog.get_logger(__name__)
+
+HELD_BACK_S_MAX: Final = 600.0
+"""Business seconds that dispatch may hold a notice back (the last digest of a flood)."""
+ERROR_CHARACTERS_MAX: Final = 300
+_HOUR_MS: Final = 3_600_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Urgency:
+    """How one of the two loops treats its rows. Times in real seconds.
+
+    `in_hand_max`: rows per channel that may be on their way at the same time.
+    """
+
+    in_hand_max: int
+    timeout_s: float
+    lease_s: float
+    backoff_s_first: float
+    backoff_s_max: float
+    attempts_max: int
+
+    def backoff_s(self, attempt: int, randomness: Randomness) -> float:
+        """Wait after the failed `attempt` (from 1): doubling up to the maximum, half of it jitter."""
+        doublings = min(attempt - 1, 32)
+        return min(self.backoff_s_max, self.backoff_s_first * 2.0**doublings) * randomness.uniform(0.5, 1.0)
+
+
+EMERGENCIES: Final = Urgency(
+    in_hand_max=64, timeout_s=4.0, lease_s=8.0, backoff_s_first=0.2, backoff_s_max=2.0, attempts_max=500
+)
+ALL_ELSE: Final = Urgency(
+    in_hand_max=8, timeout_s=15.0, lease_s=30.0, backoff_s_first=1.0, backoff_s_max=300.0, attempts_max=20
+)
+
+
+class _Loop:
+    def __init__(self, urgency: Urgency, *, urgent: bool) -> None:
+        self.urgency = urgency
+        self.urgent = urgent
+        self.woken = asyncio.Event()
+        self.in_hand: Counter[str] = Counter()
+
+
+class Outbox:
+    """The workers of one process."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        channels: Sequence[NotificationChannel],
+        *,
+        real_now_ms: Callable[[], int],
+        randomness: Randomness,
+        owner: str,
+        sole_owner: bool = False,
+        poll_s: float = 1.0,
+        emergencies: Urgency = EMERGENCIES,
+        all_else: Urgency = ALL_ELSE,
+    ) -> None:
+        """Nothing runs before `run`.
+
+        Args:
+            database: where the outbox is.
+            clock: business time of the rows, and real seconds.
+            channels: what rows can be delivered through; rows of other channels wait for a process that has them.
+            real_now_ms: wall clock of this machine, for leases.
+            randomness: jitter of the waits between attempts.
+            owner: names this process and start; no two may share it.
+            sole_owner: no other process delivers from this database (SQLite): leases left by a killed
+                predecessor are freed at the start.
+            poll_s: real seconds between looks without being woken.
+            emergencies: treatment of urgent rows.
+            all_else: treatment of the others.
+        """
+        self._database = database
+        self._clock = clock
+        self._channels = {channel.name: channel for channel in channels}
+        self._real_now_ms = real_now_ms
+        self._randomness = randomness
+        self._owner = owner
+        self._sole_owner = sole_owner
+        self._poll_s = poll_s
+        self._loops = (_Loop(emergencies, urgent=True), _Loop(all_else, urgent=False))
+        self._leases_taken = 0
+        self._outcomes: list[tuple[_Loop, Outcome]] = []  # bounded by the rooms of all channels
+        self._something_finished = asyncio.Event()
+
+    def wake(self) -> None:
+        """There may be something new: call it after the commit, on the event loop's thread."""
+        for loop in self._loops:
+            loop.woken.set()
+
+    async def run(self) -> None:
+        """Deliver until cancelled. Raises what the database raises: the process is then to be started again."""
+        if self._sole_owner:
+            freed = await self._database.write(leases.release_all)
+            if freed:
+                log.info("outbox_leases_freed", rows=freed)
+        async with asyncio.TaskGroup() as tasks:
+            for loop in self._loops:
+                tasks.create_task(self._serve(loop, tasks))
+            tasks.create_task(self._write_outcomes())
+
+    async def _serve(self, loop: _Loop, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            loop.woken.clear()
+            leased, wait_s = await self._lease(loop)
+            for row in leased:
+                tasks.create_task(self._deliver(loop, row))
+            if leased:
+                continue  # there may be more
+            try:
+                async with asyncio.timeout(wait_s):
+                    await loop.woken.wait()
+            except TimeoutError:
+                continue
+
+    async def _lease(self, loop: _Loop) -> tuple[list[Leased], float]:
+        """Rows to deliver now; without any, how many real seconds to wait at most."""
+        urgency = loop.urgency
+        room = {name: urgency.in_hand_max - loop.in_hand[name] for name in self._channels}
+        for name, free in room.items():
+            if free <= 0:
+                metrics.SATURATED.labels(name).inc()
+        room = {name: free for name, free in room.items() if free > 0}
+        if not room:
+            return [], self._poll_s
+        moment = self._moment(urgency)
+        due_ms = await self._database.read(
+            lambda tx: leases.next_due_ms(tx, moment, urgent=loop.urgent, channels=list(room))
+        )
+        if due_ms is None:
+            return [], self._poll_s
+        if due_ms > moment.now_ms:
+            real_s = (due_ms - moment.now_ms) / MILLISECONDS_PER_SECOND / self._clock.speed
+            return [], min(self._poll_s, real_s)
+        self._leases_taken += 1
+        token = f"{self._owner}:{self._leases_taken}"
+        until_ms = moment.real_ms + round(urgency.lease_s * MILLISECONDS_PER_SECOND)
+        leased = await self._database.write(
+            lambda tx: leases.lease(tx, moment, urgent=loop.urgent, room=room, token=token, until_ms=until_ms)
+        )
+        loop.in_hand.update(row.channel for row in leased)
+        return leased, self._poll_s
+
+    def _moment(self, urgency: Urgency) -> Moment:
+        delay_s = max(HELD_BACK_S_MAX, urgency.backoff_s_max * self._clock.speed)
+        return Moment(
+            now_ms=self._clock.now_ms(),
+            real_ms=self._real_now_ms(),
+            delay_ms_max=round(delay_s * MILLISECONDS_PER_SECOND),
+            lease_ms_max=round(urgency.lease_s * MILLISECONDS_PER_SECOND),
+        )
+
+    async def _deliver(self, loop: _Loop, leased: Leased) -> None:
+        urgency = loop.urgency
+        started_s = self._clock.monotonic_s()
+        error: str | None = None
+        try:
+            async with asyncio.timeout(urgency.timeout_s):
+                await self._channels[leased.channel].send(leased.notification(), delivery_id=leased.delivery_id)
+        except TimeoutError:
+            error = f"no answer within {urgency.timeout_s:g} s"
+        except NotDeliveredError as refusal:
+            error = str(refusal) or "not accepted"
+        except Exception as failure:
+            # A defect in one channel must not stop the others: the row is tried again, and then given up loudly.
+            log.exception("outbox_channel_failed", channel=leased.channel, delivery_id=leased.delivery_id)
+            error = repr(failure)
+        metrics.SEND_SECONDS.labels(leased.channel).observe(self._clock.monotonic_s() - started_s)
+        self._outcomes.append((loop, self._outcome(urgency, leased, error)))
+        self._something_finished.set()
+
+    def _outcome(self, urgency: Urgency, leased: Leased, error: str | None) -> Outcome:
+        now_ms = self._clock.now_ms()
+        if error is None:
+            metrics.DELIVERED.labels(leased.channel).inc()
+            return Outcome(leased, now_ms)
+        error = error[:ERROR_CHARACTERS_MAX]
+        metrics.FAILED.labels(leased.channel).inc()
+        if leased.attempt >= urgency.attempts_max:
+            metrics.GIVEN_UP.labels(leased.channel).inc()
+            log.error("outbox_given_up", channel=leased.channel, delivery_id=leased.delivery_id, error=error)
+            return Outcome(leased, now_ms, error)
+        wait_s = urgency.backoff_s(leased.attempt, self._randomness) * self._clock.speed
+        return Outcome(leased, now_ms, error, now_ms + round(wait_s * MILLISECONDS_PER_SECOND))
+
+    async def _write_outcomes(self) -> None:
+        while True:
+            await self._something_finished.wait()
+            self._something_finished.clear()
+            batch, self._outcomes = self._outcomes, []
+            outcomes = [outcome for _, outcome in batch]
+            fenced = await self._database.write(partial(self._finish, outcomes=outcomes))
+            if fenced:
+                metrics.FENCED.inc(fenced)
+                log.warning("outbox_fenced", rows=fenced)
+            for loop, outcome in batch:
+                loop.in_hand[outcome.leased.channel] -= 1
+            self.wake()  # there is room again, and a retry may be due earlier than the loops know
+
+    def _finish(self, tx: Connection, outcomes: Sequence[Outcome]) -> int:
+        fenced = leases.finish(tx, outcomes)
+        for outcome in outcomes:
+            if outcome.error is not None and outcome.available_at is None:
+                self._raise_alarm(tx, outcome)
+        return fenced
+
+    def _raise_alarm(self, tx: Connection, outcome: Outcome) -> None:
+        """Tell people through the other channels that one of them is dead; once an hour and channel."""
+        dead, at = outcome.leased.channel, outcome.at
+        lost = outcome.leased.notification()
+        facts = {"channel": dead, "error": outcome.error, "reference": lost.reference, "title": lost.title_en}
+        notification = Notification(
+            "system",
+            f"channel:{dead}",
+            Priority.HIGH.value,
+            "",
+            f"通知渠道 {dead} 无法送达",
+            f"Notification channel {dead} does not deliver",
+            facts,
+            at,
+        )
+        others = [name for name in self._channels if name != dead]
+        rows = notices.outbox_rows(notification, f"dead:{at // _HOUR_MS}", others, urgent=False, available_at=at)
+        notices.put(tx, rows)

@@ -1,0 +1,161 @@
+"""Turns what the rules decided into rows of the same commit: incidents, work orders and the outbox."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from cloud.dispatch import alarms, calls, floods, notices, orders
+from cloud.dispatch.floods import Notice
+from cloud.dispatch.notices import INBOX, Place
+from cloud.dispatch.orders import OrderMove
+from cloud.model import AlarmChange, CallChange, Decisions, NeedChange, Notification
+from fleet.incident import AlarmEvent, AlarmState
+from fleet.kind import Text
+
+CHANNELS_MAX: Final = 16
+
+
+class Dispatch:
+    """The stage; stateless apart from the names of the channels people are told through."""
+
+    def __init__(self, channels: Sequence[str] = (INBOX,)) -> None:
+        """`channels`: names of the configured notification channels; the inbox is always one of them.
+
+        Raises:
+            ValueError: a name twice, or more than `CHANNELS_MAX`.
+        """
+        self.channels = (INBOX, *(name for name in channels if name != INBOX))
+        if len(set(self.channels)) != len(self.channels) or len(self.channels) > CHANNELS_MAX:
+            raise ValueError(f"channels must be different and at most {CHANNELS_MAX}: {', '.join(self.channels)}")
+
+    def plan(self, tx: Connection, decisions: Decisions, now_ms: int) -> list[dict[str, Any]]:
+        """Write the decisions' consequences inside the caller's transaction.
+
+        The same decisions again change nothing. Returns what changed, to be published after the commit:
+        dicts with `topic` (`call`, `alarm`, `order`), `id`, `device_id`, `state` and what else a page shows.
+        The outbox is to be woken whenever the list is not empty.
+        """
+        if not decisions:
+            return []
+        new_calls = calls.record(tx, decisions.calls) if decisions.calls else []
+        new_alarms = alarms.record(tx, decisions.alarms) if decisions.alarms else []
+        made, moves = self._work(tx, new_alarms, decisions.needs, now_ms)
+        where = notices.places(tx, _devices_to_tell(new_calls, new_alarms, made))
+        if new_calls:
+            calls.announce(tx, new_calls, where, self.channels, now_ms=now_ms)
+        self._tell(tx, new_alarms, made, where, now_ms)
+        return [*map(_call_fact, new_calls), *map(_alarm_fact, new_alarms), *map(_order_fact, moves)]
+
+    @staticmethod
+    def _work(
+        tx: Connection, new_alarms: Sequence[AlarmChange], needs: Sequence[NeedChange], now_ms: int
+    ) -> tuple[list[tuple[NeedChange, OrderMove]], list[OrderMove]]:
+        """Make, cancel, re-open and give out orders: the needs that got one, and the last move of each order."""
+        active = [change for change in new_alarms if change.event is AlarmEvent.ACTIVATE]
+        again = [change for change in active if change.before is not AlarmState.NORMAL]
+        moves = orders.cancel_unwanted(tx, needs, now_ms) if needs else []
+        moves += orders.revive(tx, again, now_ms)
+        moves += orders.for_alarms(tx, active) if active else []
+        made = orders.for_needs(tx, needs) if needs else []
+        moves += [move for _, move in made]
+        if moves:
+            moves += orders.assign(tx, now_ms)
+        return made, list({move.id: move for move in moves}.values())
+
+    def _tell(
+        self,
+        tx: Connection,
+        new_alarms: Sequence[AlarmChange],
+        made: Sequence[tuple[NeedChange, OrderMove]],
+        where: dict[str, Place],
+        now_ms: int,
+    ) -> None:
+        """Alarms and work that may wait for their window; what somebody has seen meanwhile is called off."""
+        news = [
+            alarms.notice(change, where[change.device_id], orders.order_id_of_alarm(change), now_ms)
+            for change in new_alarms
+            if alarms.is_news(change)
+        ]
+        news += [_order_notice(change, move.id, where[change.device_id], now_ms) for change, move in made]
+        if news:
+            floods.tell(tx, news, self.channels, now_ms)
+        seen = [change.alarm_id for change in new_alarms if change.event is AlarmEvent.ACKNOWLEDGE]
+        notices.withdraw(tx, seen, "acknowledged", now_ms, urgent=False)
+
+
+def _devices_to_tell(
+    new_calls: Sequence[CallChange],
+    new_alarms: Sequence[AlarmChange],
+    made: Sequence[tuple[NeedChange, OrderMove]],
+) -> list[str]:
+    return [
+        *(change.device_id for change in new_calls),
+        *(change.device_id for change in new_alarms if alarms.is_news(change)),
+        *(change.device_id for change, _ in made),
+    ]
+
+
+def _order_notice(change: NeedChange, order_id: str, place: Place, now_ms: int) -> Notice:
+    need = change.need
+    assert need is not None, "only wanted needs get orders"
+    facts = {
+        "order_id": order_id,
+        "key": f"order:{need.skill}",
+        "device_id": change.device_id,
+        "kind": change.kind,
+        "skill": need.skill,
+        "items": dict(need.items),
+        "due_within_s": need.due_within_s,
+        **place.facts(),
+    }
+    notification = Notification(
+        "order",
+        order_id,
+        need.priority.value,
+        change.device_id,
+        f"{need.title.zh}：{place.name}",
+        f"{need.title.en}: {place.name}",
+        facts,
+        now_ms,
+    )
+    title = Text(f"新工单（{need.title.zh}）", f"New work ({need.title.en})")
+    return Notice(floods.tier_of(notification), f"order:{need.skill}", title, notification)
+
+
+def _call_fact(change: CallChange) -> dict[str, Any]:
+    return {
+        "topic": "call",
+        "id": change.call_id,
+        "device_id": change.device_id,
+        "kind": change.kind,
+        "state": change.after.value,
+        "step": calls.step_of(change),
+        "escalation": change.escalation,
+        "at": change.at,
+        "actor": change.actor,
+    }
+
+
+def _alarm_fact(change: AlarmChange) -> dict[str, Any]:
+    return {
+        "topic": "alarm",
+        "id": change.alarm_id,
+        "device_id": change.device_id,
+        "kind": change.kind,
+        "key": change.definition.key,
+        "priority": change.definition.priority.value,
+        "state": change.after.value,
+        "at": change.at,
+        "actor": change.actor,
+    }
+
+
+def _order_fact(move: OrderMove) -> dict[str, Any]:
+    return {
+        "topic": "order",
+        "id": move.id,
+        "device_id": move.device_id,
+        "state": move.after,
+        "assigned_to": move.assigned_to,
+    }

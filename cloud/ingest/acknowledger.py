@@ -1,0 +1,90 @@
+"""Application acknowledgements: at once for emergencies and events, at most one per device and second for telemetry."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Final
+
+from cloud.ingest.intake import AckDraft, Intake
+from cloud.model import DeviceLane, Downstream
+from fleet.envelope import Acknowledgement, Welcome, encode
+from fleet.signing import Signer, sign_welcome
+from fleet.topics import DownChannel, down
+
+TELEMETRY_ACK_EVERY_S: Final = 1.0
+REFUSED_PER_ACK_MAX: Final = 100
+
+
+class Acknowledger:
+    """Collects what is committed and says when it is time to tell each device."""
+
+    def __init__(self, key_id: str, signer: Signer) -> None:
+        self._key_id = key_id
+        self._signer = signer
+        self._ready: dict[str, AckDraft] = {}
+        self._later: OrderedDict[str, float] = OrderedDict()  # device → real time of its coalesced acknowledgement
+        self._told_s: dict[str, float] = {}
+        self._welcomes: list[Downstream] = []
+
+    def welcome(self, lane: DeviceLane, nonce: str, now_ms: int) -> None:
+        """Answer a hello: signed time, generation and marks."""
+        welcome = sign_welcome(
+            Welcome(nonce=nonce, time_ms=now_ms, generation=lane.generation, marks=lane.marks()),
+            lane.device_id,
+            self._key_id,
+            self._signer,
+        )
+        self._welcomes.append(Downstream(down(lane.device_id, DownChannel.ACK), encode(welcome)))
+
+    def note(self, intake: Intake, real_s: float) -> None:
+        """A batch is committed."""
+        later, told = self._later, self._told_s
+        for lane, _envelope, _raw in intake.telemetry:
+            device_id = lane.device_id
+            if device_id not in later:
+                later[device_id] = max(real_s, told.get(device_id, 0.0) + TELEMETRY_ACK_EVERY_S)
+        for device_id, draft in intake.acks.items():
+            if draft.urgent or draft.resend or draft.refused:
+                self._ready[device_id] = draft
+            elif device_id not in later:  # a repeat of something committed long ago: say so again
+                later[device_id] = max(real_s, told.get(device_id, 0.0) + TELEMETRY_ACK_EVERY_S)
+
+    def wait_s(self, real_s: float) -> float:
+        """Real seconds until `due` has something for the first of the coalesced ones; 3600 without any."""
+        if not self._later:
+            return 3600.0
+        return max(0.0, next(iter(self._later.values())) - real_s)
+
+    def due(self, real_s: float, lanes: Mapping[str, DeviceLane]) -> list[Downstream]:
+        """Everything that should be told now."""
+        messages, self._welcomes = self._welcomes, []
+        ready, self._ready = self._ready, {}
+        for device_id, draft in ready.items():
+            messages += self._acknowledge(lanes[device_id], draft, real_s)
+        while self._later:
+            device_id, at_s = next(iter(self._later.items()))
+            if at_s > real_s:
+                break
+            del self._later[device_id]
+            messages += self._acknowledge(lanes[device_id], AckDraft(), real_s)
+        return messages
+
+    def _acknowledge(self, lane: DeviceLane, draft: AckDraft, real_s: float) -> list[Downstream]:
+        self._later.pop(lane.device_id, None)
+        self._told_s[lane.device_id] = real_s
+        topic = down(lane.device_id, DownChannel.ACK)
+        parts = range(0, max(1, len(draft.refused)), REFUSED_PER_ACK_MAX)
+        return [
+            Downstream(
+                topic,
+                encode(
+                    Acknowledgement(
+                        generation=lane.generation,
+                        marks=lane.marks(),
+                        resend=tuple(sorted(draft.resend)) if index == 0 else (),
+                        refused=tuple(draft.refused[index : index + REFUSED_PER_ACK_MAX]),
+                        replies=tuple(draft.replies) if index == 0 else (),
+                    )
+                ),
+            )
+            for index in parts
+        ]

@@ -1,0 +1,300 @@
+"""Turns a batch of raw messages into accepted ones, one lane of one device at a time.
+
+A lane accepts exactly the next seq (ADR 0002). A repeat is acknowledged again, a hole makes the
+device go back, and a message that decodes but breaks its kind's rules is refused with its reason and
+passed over: poison never blocks. Nothing here touches a clock, a disk or the network.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from pydantic import TypeAdapter, ValidationError
+
+from cloud.ingest.decoder import PayloadError, decode_envelope, first_problem, payload_decoder, telemetry_decoder
+from cloud.model import Accepted, DeviceLane, Heard, Inbound, Quarantined
+from fleet.clock import MILLISECONDS_PER_SECOND
+from fleet.envelope import BOOTS_PER_GENERATION, EnvelopeError, Lane, Refused, decode_hello, decode_status
+from fleet.kind import Kind
+from fleet.messages import CLOCK_SKEW_FUTURE_S_MAX, CLOCK_SKEW_PAST_S_MAX, Reply
+from fleet.topics import UpChannel, parse_up
+
+LATE_AFTER_MS: Final = 60_000
+QUARANTINED_PER_BATCH_MAX: Final = 1000
+"""More than this in one batch are counted, not stored: a flood of rubbish must not fill the database."""
+
+_reply_adapter: TypeAdapter[Reply] = TypeAdapter(Reply)
+
+
+class UnusableError(ValueError):
+    """The message can't be used; the text says why."""
+
+
+@dataclass(slots=True)
+class AckDraft:
+    """What the next acknowledgement to a device must say, besides its marks."""
+
+    urgent: bool = False
+    resend: set[Lane] = field(default_factory=set)
+    refused: list[Refused] = field(default_factory=list)
+    replies: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, frozen=True)
+class Gap:
+    """Messages `first_seq … last_seq` that the device declared as evicted."""
+
+    device_id: str
+    lane: Lane
+    generation: int
+    first_seq: int
+    last_seq: int
+
+
+@dataclass(slots=True)
+class Intake:
+    """One batch, sorted out. `telemetry` holds (lane, decoded message, raw bytes)."""
+
+    telemetry: list[tuple[DeviceLane, Any, bytes]] = field(default_factory=list)
+    events: list[Accepted] = field(default_factory=list)
+    heard: list[Heard] = field(default_factory=list)
+    quarantined: list[Quarantined] = field(default_factory=list)
+    quarantined_uncounted: int = 0
+    gaps: list[Gap] = field(default_factory=list)
+    acks: dict[str, AckDraft] = field(default_factory=dict)
+    unknown: list[tuple[str, Inbound]] = field(default_factory=list)
+    duplicates: int = 0
+    holes: int = 0
+
+    def ack(self, device_id: str) -> AckDraft:
+        """The draft for a device, made on first use."""
+        draft = self.acks.get(device_id)
+        if draft is None:
+            draft = self.acks[device_id] = AckDraft()
+        return draft
+
+    def merge(self, other: "Intake") -> None:
+        """Take over what a second look at `unknown` gave."""
+        self.unknown.clear()
+        self.telemetry += other.telemetry
+        self.events += other.events
+        self.heard += other.heard
+        self.quarantined += other.quarantined
+        self.quarantined_uncounted += other.quarantined_uncounted
+        self.gaps += other.gaps
+        self.duplicates += other.duplicates
+        self.holes += other.holes
+        for device_id, draft in other.acks.items():
+            self.acks.setdefault(device_id, draft)  # it was unknown a moment ago, so there is no draft yet
+
+
+@dataclass(slots=True)
+class _Route:
+    lane: DeviceLane
+    channel: UpChannel
+    decode: Callable[[bytes], Any]
+
+
+class Ingest:
+    """The stage. `lanes` maps device ids to what is known of them; the pipeline owns and fills it."""
+
+    def __init__(self, lanes: Mapping[str, DeviceLane], kinds: Mapping[str, Kind]) -> None:
+        self._lanes = lanes
+        self._telemetry = {name: telemetry_decoder(kind) for name, kind in kinds.items()}
+        self._payloads = {(name, lane): payload_decoder(kind, lane) for name, kind in kinds.items() for lane in Lane}
+        self._routes: dict[str, _Route] = {}
+
+    def forget_routes(self) -> None:
+        """Lanes were replaced or removed; look every topic up afresh."""
+        self._routes.clear()
+
+    def accept(self, batch: Iterable[Inbound], now_ms: int, *, unknown_is_final: bool = False) -> Intake:
+        """Sort out a batch, in order. Marks of the lanes advance here; the pipeline makes that durable or dies."""
+        intake = Intake()
+        routes = self._routes
+        telemetry = intake.telemetry
+        earliest = now_ms - CLOCK_SKEW_PAST_S_MAX * MILLISECONDS_PER_SECOND
+        latest = now_ms + CLOCK_SKEW_FUTURE_S_MAX * MILLISECONDS_PER_SECOND
+        for message in batch:
+            route = routes.get(message.topic)
+            if route is None:
+                route = self._find_route(message, now_ms, intake, unknown_is_final=unknown_is_final)
+                if route is None:
+                    continue
+            lane = route.lane
+            if route.channel is not UpChannel.TELEMETRY:
+                self._accept_rare(route, message, now_ms, intake)
+                continue
+            # The hot path: everything below runs for each of up to 100,000 messages per second.
+            try:
+                envelope = route.decode(message.payload)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                self._accept_lane(route, message, now_ms, intake)
+                continue
+            at = envelope.occurred_at
+            if (
+                envelope.seq != lane.telemetry_seq + 1
+                or envelope.boot_epoch // BOOTS_PER_GENERATION != lane.generation
+                or envelope.device_id != lane.device_id
+                or envelope.kind != lane.kind
+                or envelope.version != 1
+                or not earliest <= at <= latest
+                or lane.retired
+            ):
+                self._accept_lane(route, message, now_ms, intake)
+                continue
+            for reading in envelope.payload.readings:
+                if not earliest <= reading.at <= latest:
+                    self._accept_lane(route, message, now_ms, intake)
+                    break
+            else:
+                lane.telemetry_seq += 1
+                telemetry.append((lane, envelope, message.payload))
+        return intake
+
+    def _find_route(self, message: Inbound, now_ms: int, intake: Intake, *, unknown_is_final: bool) -> _Route | None:
+        try:
+            topic = parse_up(message.topic)
+        except ValueError as error:
+            self._set_aside(intake, message, now_ms, str(error))
+            return None
+        lane = self._lanes.get(topic.device_id)
+        if lane is None:
+            if unknown_is_final:
+                self._set_aside(
+                    intake, message, now_ms, f"unknown device {topic.device_id!r}: enrol it first", topic.device_id
+                )
+            else:
+                intake.unknown.append((topic.device_id, message))
+            return None
+        decode = self._telemetry.get(lane.kind)
+        if decode is None:
+            self._set_aside(
+                intake, message, now_ms, f"unknown kind {lane.kind!r}: no folder offers it", topic.device_id
+            )
+            return None
+        route = self._routes[message.topic] = _Route(lane, topic.channel, decode)
+        return route
+
+    def _accept_rare(self, route: _Route, message: Inbound, now_ms: int, intake: Intake) -> None:
+        match route.channel:
+            case UpChannel.EMERGENCY | UpChannel.EVENT:
+                self._accept_lane(route, message, now_ms, intake)
+            case UpChannel.HELLO:
+                self._hear(route, message, now_ms, intake, "hello", decode_hello)
+            case UpChannel.STATUS:
+                self._hear(route, message, now_ms, intake, "status", decode_status)
+            case _:
+                self._hear(route, message, now_ms, intake, "reply", _reply_adapter.validate_json)
+
+    def _hear(
+        self, route: _Route, message: Inbound, now_ms: int, intake: Intake, name: str, decode: Callable[[bytes], Any]
+    ) -> None:
+        lane = route.lane
+        try:
+            content = decode(message.payload)
+            _same_device(lane, content.device_id)
+            if name == "hello" and content.kind != lane.kind:
+                raise UnusableError(f"{lane.device_id} is enrolled as {lane.kind}, not {content.kind}")
+            if lane.retired:
+                raise UnusableError(f"{lane.device_id} is retired")
+        except ValidationError as error:
+            self._set_aside(intake, message, now_ms, first_problem(error), lane.device_id)
+            return
+        except (EnvelopeError, UnusableError) as error:
+            self._set_aside(intake, message, now_ms, str(error), lane.device_id)
+            return
+        intake.heard.append(Heard(lane.device_id, now_ms, **{name: content}))
+
+    def _accept_lane(self, route: _Route, message: Inbound, now_ms: int, intake: Intake) -> None:
+        """Any message of a lane, the slow and explaining way."""
+        lane = route.lane
+        try:
+            envelope = decode_envelope(message.payload)
+            _same_device(lane, envelope.device_id)
+            if envelope.lane.value != route.channel.value:
+                raise UnusableError(f"lane {envelope.lane.value} on topic {route.channel.value}")
+        except (EnvelopeError, UnusableError) as error:
+            self._set_aside(intake, message, now_ms, str(error), lane.device_id)
+            return
+        draft = intake.ack(lane.device_id)
+        draft.urgent = draft.urgent or envelope.lane is Lane.EMERGENCY
+        if envelope.generation != lane.generation:
+            intake.holes += 1  # the device says hello again when it learns the generation we know
+            return
+        mark = lane.mark(envelope.lane)
+        if envelope.seq <= mark:
+            intake.duplicates += 1
+            return
+        if envelope.seq != mark + 1:
+            if envelope.evicted_from is None or envelope.evicted_from > mark + 1:
+                intake.holes += 1
+                draft.resend.add(envelope.lane)
+                return
+            intake.gaps.append(Gap(lane.device_id, envelope.lane, lane.generation, mark + 1, envelope.seq - 1))
+        lane.advance(envelope.lane, envelope.seq)
+        try:
+            payload = self._payload(lane, envelope, now_ms)
+        except (PayloadError, UnusableError) as error:
+            draft.refused.append(Refused(envelope.lane, envelope.seq, str(error)[:200]))
+            self._set_aside(intake, message, now_ms, str(error), lane.device_id, envelope.lane, envelope.seq)
+            return
+        if envelope.lane is Lane.TELEMETRY:
+            # Keep the hot path's shape: a header with `payload.readings`.
+            intake.telemetry.append((lane, _Whole(envelope, payload), message.payload))
+            return
+        late = now_ms - envelope.occurred_at > LATE_AFTER_MS
+        intake.events.append(Accepted(lane, envelope, message.payload, event=payload, late=late))
+
+    def _payload(self, lane: DeviceLane, envelope: Any, now_ms: int) -> Any:
+        if lane.retired:
+            raise UnusableError(f"{lane.device_id} is retired")
+        if envelope.kind != lane.kind:
+            raise UnusableError(f"{lane.device_id} is enrolled as {lane.kind}, not {envelope.kind}")
+        payload = self._payloads[lane.kind, envelope.lane](bytes(envelope.payload))
+        if envelope.lane is Lane.EMERGENCY:
+            return payload  # a device with a wrong clock still calls for help: rules go by the time of receipt
+        moments = [envelope.occurred_at, *(reading.at for reading in getattr(payload, "readings", ()))]
+        for moment in moments:
+            if moment > now_ms + CLOCK_SKEW_FUTURE_S_MAX * MILLISECONDS_PER_SECOND:
+                raise UnusableError(f"time stamp is {(moment - now_ms) // 1000} s in the future")
+            if moment < now_ms - CLOCK_SKEW_PAST_S_MAX * MILLISECONDS_PER_SECOND:
+                raise UnusableError(f"time stamp is {(now_ms - moment) // 86_400_000} days old")
+        return payload
+
+    @staticmethod
+    def _set_aside(
+        intake: Intake,
+        message: Inbound,
+        now_ms: int,
+        reason: str,
+        device_id: str | None = None,
+        lane: Lane | None = None,
+        seq: int | None = None,
+    ) -> None:
+        if len(intake.quarantined) >= QUARANTINED_PER_BATCH_MAX:
+            intake.quarantined_uncounted += 1
+            return
+        intake.quarantined.append(
+            Quarantined(now_ms, message.topic[:200], message.payload, reason[:500], device_id, lane, seq)
+        )
+
+
+class _Whole:
+    """Header and payload of a telemetry message that took the slow way."""
+
+    __slots__ = ("boot_epoch", "device_id", "kind", "occurred_at", "payload", "seq")
+
+    def __init__(self, envelope: Any, payload: Any) -> None:
+        self.boot_epoch = envelope.boot_epoch
+        self.device_id = envelope.device_id
+        self.kind = envelope.kind
+        self.occurred_at = envelope.occurred_at
+        self.seq = envelope.seq
+        self.payload = payload
+
+
+def _same_device(lane: DeviceLane, device_id: str) -> None:
+    if device_id != lane.device_id:
+        raise UnusableError(f"topic says {lane.device_id!r}, the message says {device_id!r}")

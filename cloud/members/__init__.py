@@ -1,0 +1,1 @@
+"""Who may enter: people, their passwords, their sessions."""

@@ -1,0 +1,45 @@
+"""Prometheus metrics of the data's way. Names end in their unit; counters in `_total`."""
+
+from typing import Any, Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+MESSAGES: Final = Counter("fleet_messages_total", "Messages taken from devices", ["lane"])
+QUARANTINED: Final = Counter("fleet_quarantined_total", "Messages set aside with their reason")
+DUPLICATES: Final = Counter("fleet_duplicates_total", "Messages that were committed before and came again")
+HOLES: Final = Counter(
+    "fleet_holes_total", "Messages that were not the next of their lane; the device was asked to go back"
+)
+EVICTED: Final = Counter("fleet_evicted_total", "Messages that devices declared as evicted")
+COMMITS: Final = Counter("fleet_commits_total", "SQL commits of the pipeline")
+SPOOL_REFUSED: Final = Counter(
+    "fleet_spool_refused_total", "Telemetry messages the spool did not take; devices keep them"
+)
+DEVICES: Final = Gauge("fleet_devices", "Devices in service", ["kind", "state"])
+NOTIFY_SECONDS: Final = Histogram(
+    "fleet_press_to_notified_seconds",
+    "Emergency received to notification accepted",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 30),
+)
+
+_TELEMETRY = MESSAGES.labels("telemetry")
+_EVENT = MESSAGES.labels("event")
+_OTHER = MESSAGES.labels("other")
+
+
+def observe(intake: Any) -> None:
+    """Count one committed batch (`cloud.ingest.intake.Intake`)."""
+    if intake.telemetry:
+        _TELEMETRY.inc(len(intake.telemetry))
+    if intake.events:
+        _EVENT.inc(len(intake.events))
+    if intake.heard:
+        _OTHER.inc(len(intake.heard))
+    if intake.quarantined:
+        QUARANTINED.inc(len(intake.quarantined) + intake.quarantined_uncounted)
+    if intake.duplicates:
+        DUPLICATES.inc(intake.duplicates)
+    if intake.holes:
+        HOLES.inc(intake.holes)
+    for gap in intake.gaps:
+        EVICTED.inc(gap.last_seq - gap.first_seq + 1)

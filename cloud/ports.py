@@ -1,0 +1,195 @@
+"""What the cloud needs from the outside, as Protocols. `adapters/` implements them; `bootstrap` joins the two."""
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Connection
+
+from cloud.model import Downstream, Inbound, Notification
+from fleet.messages import Command
+
+T = TypeVar("T")
+
+
+class Database(Protocol):
+    """The SQL state: SQLite on one machine, PostgreSQL when outgrown.
+
+    Work runs off the event loop in one transaction each. On SQLite all writes share one thread, so
+    two writers never wait for each other's lock.
+    """
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in one transaction and commit it durably; roll back and re-raise what it raises."""
+        ...
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` on a snapshot; its writes are refused or rolled back."""
+        ...
+
+
+class Link(Protocol):
+    """The way to devices: what was received, and what is published to them."""
+
+    def take(self, messages_max: int) -> Sequence[Inbound]:
+        """What has arrived, without waiting; emergencies come first, as a batch of their own. Empty: nothing yet."""
+        ...
+
+    def acknowledge(self, messages: Sequence[Inbound]) -> None:
+        """Tell the broker that a batch of `take` is committed; ignored for a connection that is gone."""
+        ...
+
+    def publish(self, messages: Sequence[Downstream]) -> None:
+        """Queue for the devices (QoS 1, bounded); dropping at the bound is counted, the edge asks again."""
+        ...
+
+    @property
+    def connected(self) -> bool:
+        """Whether devices can be heard now."""
+        ...
+
+    async def run(self, on_ready: "Wake", shards: Collection[int]) -> None:
+        """Keep connected to the broker for these shards; call `on_ready` when `take` has something or the link changed."""
+        ...
+
+
+class SpooledBatch(Protocol):
+    """Records read from the spool; `next_position` is where to go on."""
+
+    @property
+    def envelopes(self) -> list[bytes]: ...
+    @property
+    def received_at_ms(self) -> list[int]: ...
+    @property
+    def next_position(self) -> int: ...
+
+
+class TelemetrySpool(Protocol):
+    """Durable, append-only, replayable; positions grow. Every method blocks: call it off the event loop."""
+
+    def append(self, envelopes: Sequence[bytes], received_at_ms: Sequence[int]) -> int:
+        """Write raw telemetry envelopes; durable only after `sync`. Returns the position behind them.
+
+        Raises an exception when it is full or the disk failed; nothing of the batch counts as written then.
+        """
+        ...
+
+    def sync(self) -> int:
+        """Make everything appended durable; returns the position up to which it is."""
+        ...
+
+    def read(self, position: int) -> SpooledBatch:
+        """Durable records from `position`; no envelopes at the end."""
+        ...
+
+    def release(self, consumer: str, position: int) -> None:
+        """`consumer` (`twin`, `series`) will not read before `position` again; files all have passed may go."""
+        ...
+
+
+class SeriesStore(Protocol):
+    """The time series; a repeatable projection of the spool.
+
+    A point is (kind, device_id, at_ns unique per device, fields).
+    """
+
+    async def write(self, points: Sequence["SeriesPoint"]) -> None:
+        """Store durably; the same points again change nothing. Raises SeriesError."""
+        ...
+
+    async def read(
+        self, kind: str, device_id: str, field: str, from_ms: int, to_ms: int, step_ms: int, aggregate: str = "mean"
+    ) -> list[tuple[int, float]]:
+        """(bucket start in ms, value) for buckets that hold data, `from_ms` inclusive, `to_ms` exclusive."""
+        ...
+
+    async def count(self, kind: str | None = None) -> int:
+        """Number of stored points (readings)."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class SeriesPoint(Protocol):
+    """One reading on its way to the series; see `cloud.timeseries`."""
+
+    kind: str
+    device_id: str
+    at_ns: int
+    fields: dict[str, Any]
+
+
+class CommandSender(Protocol):
+    """Sends signed, expiring commands to devices and knows their outcome (`cloud/device_commands/`)."""
+
+    def order(
+        self, tx: Connection, device_id: str, command: Command, *, actor: str, lifetime_s: float | None = None
+    ) -> str:
+        """Record a command inside the caller's transaction; it leaves after the commit. Returns its id.
+
+        Raises:
+            LookupError: no such device.
+            ValueError: the device's kind has no such command, or its queue is full.
+        """
+        ...
+
+    def after_commit(self) -> None:
+        """Wake the sender; call it when the transaction that ordered a command is committed."""
+        ...
+
+    async def outcome(self, command_id: str, wait_s: float) -> tuple[str, str]:
+        """(status, reason) now, or as soon as it is final within `wait_s` real seconds."""
+        ...
+
+
+class LaneIntents(Protocol):
+    """How people's acts enter a device's lane (decision 10)."""
+
+    async def submit(self, device_id: str, name: str, actor: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Put an intent into the device's lane and wait until it is committed.
+
+        Returns the stage's answer. Raises IntentRefusedError with the reason (nothing was changed).
+        """
+        ...
+
+
+class IntentRefusedError(Exception):
+    """The lane refused a person's act: wrong state, unknown alarm …"""
+
+
+class SeriesError(Exception):
+    """The series store did not take the points. `retry_after_s` is None for points that will never be taken."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class SeriesAccessError(SeriesError):
+    """The store refuses us, not the points: wrong token, missing bucket. A person must act; points wait."""
+
+
+class NotificationChannel(Protocol):
+    """One way to tell people."""
+
+    name: str
+
+    async def send(self, notification: Notification, *, delivery_id: str) -> None:
+        """Deliver, or raise NotDeliveredError. `delivery_id` lets the receiver drop a repeat."""
+        ...
+
+
+class NotDeliveredError(Exception):
+    """The channel did not accept the notification; the outbox tries again."""
+
+
+class LiveChanges(Protocol):
+    """Fan-out to the pages that are open now; never blocks, keeps nothing."""
+
+    def publish(self, topic: str, facts: dict[str, Any]) -> None:
+        """Tell whoever listens to `topic` (`call`, `alarm`, `order`, `event`, `command`, `fleet` …)."""
+        ...
+
+
+Wake = Callable[[], None]
+Publish = Callable[[Sequence[Downstream]], None]
+AsyncWork = Callable[[], Awaitable[None]]

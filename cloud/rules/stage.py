@@ -1,0 +1,356 @@
+"""Decides, from a device's state and the time, which alarms, calls and work change.
+
+The clock of a decision is the reading's own time where there is one, so data that waited on a device
+raises no alarm about the present. Timers (delays, silence, escalation) come back through `on_timer`;
+`next_due` says when.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+import devices
+from cloud.model import Accepted, AlarmChange, CallChange, Decisions, DeviceLane, Intent, NeedChange
+from cloud.ports import IntentRefusedError
+from cloud.rules.conditions import SILENT, Predicate, compile_condition, silence_alarm
+from cloud.rules.desk import AlarmStatus, CallStatus, Desk, decode_desk, encode_desk
+from fleet.clock import MILLISECONDS_PER_SECOND
+from fleet.incident import ALARM, CALL, AlarmEvent, AlarmState, CallEvent, CallState
+from fleet.kind import AlarmDefinition, CallStep, Kind
+
+ESCALATION_STEPS_S: Final = (60.0, 120.0, 180.0)
+"""Business seconds from the first notification to the second crew, the duty manager, everybody; then the last repeats."""
+
+_CALL_EVENTS: Final = {
+    CallStep.PRESS: CallEvent.PRESS,
+    CallStep.ATTEND: CallEvent.ATTEND,
+    CallStep.CLEAR_AT_ORIGIN: CallEvent.CLEAR_AT_ORIGIN,
+}
+
+
+class _Rulebook:
+    """One kind's tables, compiled."""
+
+    def __init__(self, kind: Kind, module: Any) -> None:
+        self.kind = kind
+        self.silent_after_ms = round(kind.silent_after_s * MILLISECONDS_PER_SECOND)
+        self.definitions: tuple[AlarmDefinition, ...] = tuple(module.ALARMS)
+        self.by_key = {definition.key: definition for definition in (*self.definitions, silence_alarm(kind))}
+        self.predicates: tuple[tuple[int, Predicate], ...] = tuple(
+            (1 << index, compile_condition(definition.condition)) for index, definition in enumerate(self.definitions)
+        )
+        self.needs = module.needs
+        self.call_steps: Mapping[str, CallStep] = module.call_steps()
+        self.call_feedback = module.call_feedback
+
+
+class Rules:
+    """The stage; pure apart from the desks of the lanes it is given."""
+
+    def __init__(self, kinds: Mapping[str, Kind]) -> None:
+        self._books = {name: _Rulebook(kind, devices.role(name, "rules")) for name, kind in kinds.items()}
+
+    encode_desk = staticmethod(encode_desk)
+    decode_desk = staticmethod(decode_desk)
+
+    @staticmethod
+    def new_desk() -> Desk:
+        """Nothing is wrong yet."""
+        return Desk()
+
+    def feedback(self, change: CallChange) -> Any:
+        """Command that shows the caller how far help is, or None."""
+        if change.after is CallState.ACKNOWLEDGED and change.before is CallState.CALLING:
+            return self._books[change.kind].call_feedback(acknowledged=True)
+        return None
+
+    def on_reading(self, lane: DeviceLane, at: int, now_ms: int, decisions: Decisions) -> None:
+        """After each reading: the alarms of its kind's table, then what work the state asks for."""
+        book = self._books[lane.kind]
+        desk: Desk = lane.desk
+        state, before, mask = lane.state, desk.mask, 0
+        for bit, predicate in book.predicates:
+            if predicate(state, bool(before & bit)):
+                mask |= bit
+        if mask != before:
+            self._conditions_changed(lane, book, mask, at, decisions)
+        if SILENT in desk.alarms:
+            self._set_silent(lane, book, now_ms, decisions, silent=False)
+        self._needs(lane, book, at, decisions)
+
+    def on_event(self, accepted: Accepted, now_ms: int, decisions: Decisions) -> None:
+        """After each event: its step of the emergency call, then alarms and work as after a reading."""
+        lane = accepted.lane
+        step = self._books[lane.kind].call_steps.get(accepted.event.type)
+        at = accepted.envelope.occurred_at
+        if step is not None:
+            self._call_step(lane, step, accepted.event.event_id, at, now_ms, decisions)
+        self.on_reading(lane, at, now_ms, decisions)
+
+    def on_heard(self, lane: DeviceLane, now_ms: int, decisions: Decisions) -> None:
+        """Any other sign of life."""
+        if SILENT in lane.desk.alarms:
+            self._set_silent(lane, self._books[lane.kind], now_ms, decisions, silent=False)
+
+    def on_timer(self, lane: DeviceLane, now_ms: int, listening_since_ms: int | None, decisions: Decisions) -> None:
+        """A due time was reached. `listening_since_ms` is None while we ourselves hear nobody."""
+        book = self._books[lane.kind]
+        if self._is_silent(lane, book, now_ms, listening_since_ms):
+            self._set_silent(lane, book, now_ms, decisions, silent=True)
+        if not self._silence_known(lane.desk):
+            for key, status in lane.desk.alarms.items():
+                self._settle(lane, book.by_key.get(key), status, now_ms, decisions)
+        self._needs(lane, book, now_ms, decisions)
+        self._escalate(lane, now_ms, decisions)
+
+    def next_due(self, lane: DeviceLane, listening_since_ms: int | None) -> int | None:
+        """When this lane wants `on_timer`, business ms; None without anything pending."""
+        book = self._books[lane.kind]
+        desk: Desk = lane.desk
+        due: list[int] = []
+        if not self._silence_known(desk):  # a silent device's old readings decide nothing
+            if lane.last_heard_at and listening_since_ms is not None:
+                due.append(max(lane.last_heard_at, listening_since_ms) + book.silent_after_ms)
+            for key, status in desk.alarms.items():
+                pending = self._pending_until(book.by_key.get(key), status)
+                if pending is not None:
+                    due.append(pending)
+        if desk.call is not None and desk.call.state is CallState.CALLING:
+            due.append(_escalation_due(desk.call))
+        return min(due) if due else None
+
+    # --- alarms ------------------------------------------------------------------------------------------------
+
+    def _conditions_changed(self, lane: DeviceLane, book: _Rulebook, mask: int, at: int, decisions: Decisions) -> None:
+        desk: Desk = lane.desk
+        changed = desk.mask ^ mask
+        desk.mask = mask
+        decisions.attention.add(lane.device_id)
+        for index, definition in enumerate(book.definitions):
+            if not changed & (1 << index):
+                continue
+            status = desk.alarms.setdefault(definition.key, AlarmStatus())
+            status.condition = bool(mask & (1 << index))
+            status.since = at
+            self._settle(lane, definition, status, at, decisions)
+
+    def _settle(
+        self, lane: DeviceLane, definition: AlarmDefinition | None, status: AlarmStatus, at: int, decisions: Decisions
+    ) -> None:
+        """Activate or return once the condition has held for its delay."""
+        if definition is None or definition.key == SILENT:
+            return
+        delay_s = definition.on_delay_s if status.condition else definition.off_delay_s
+        if at - status.since < delay_s * MILLISECONDS_PER_SECOND:
+            return
+        event = AlarmEvent.ACTIVATE if status.condition else AlarmEvent.RETURN
+        if ALARM.allows(status.state, event):
+            self._move_alarm(lane, definition, status, event, at, decisions)
+
+    def _move_alarm(
+        self,
+        lane: DeviceLane,
+        definition: AlarmDefinition,
+        status: AlarmStatus,
+        event: AlarmEvent,
+        at: int,
+        decisions: Decisions,
+        actor: str = "",
+        note: str = "",
+    ) -> None:
+        before = status.state
+        status.state = ALARM.next(before, event)
+        if before is AlarmState.NORMAL:
+            status.alarm_id = _identity("alarm", lane.device_id, definition.key, str(at))
+        decisions.alarms.append(
+            AlarmChange(
+                status.alarm_id,
+                lane.device_id,
+                lane.kind,
+                definition,
+                event,
+                before,
+                status.state,
+                at,
+                actor,
+                note,
+            )
+        )
+
+    @staticmethod
+    def _pending_until(definition: AlarmDefinition | None, status: AlarmStatus) -> int | None:
+        if definition is None or definition.key == SILENT:
+            return None
+        event = AlarmEvent.ACTIVATE if status.condition else AlarmEvent.RETURN
+        if not ALARM.allows(status.state, event):
+            return None
+        delay_s = definition.on_delay_s if status.condition else definition.off_delay_s
+        return status.since + round(delay_s * MILLISECONDS_PER_SECOND)
+
+    # --- silence -----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _silence_known(desk: Desk) -> bool:
+        status = desk.alarms.get(SILENT)
+        return status is not None and status.condition
+
+    @staticmethod
+    def _is_silent(lane: DeviceLane, book: _Rulebook, now_ms: int, listening_since_ms: int | None) -> bool:
+        if listening_since_ms is None or not lane.last_heard_at:
+            return False
+        return now_ms - max(lane.last_heard_at, listening_since_ms) >= book.silent_after_ms
+
+    def _set_silent(
+        self, lane: DeviceLane, book: _Rulebook, now_ms: int, decisions: Decisions, *, silent: bool
+    ) -> None:
+        desk: Desk = lane.desk
+        status = desk.alarms.setdefault(SILENT, AlarmStatus())
+        if status.condition == silent:
+            return
+        status.condition, status.since = silent, now_ms
+        decisions.attention.add(lane.device_id)
+        event = AlarmEvent.ACTIVATE if silent else AlarmEvent.RETURN
+        if ALARM.allows(status.state, event):
+            self._move_alarm(lane, book.by_key[SILENT], status, event, now_ms, decisions)
+
+    # --- work --------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _needs(lane: DeviceLane, book: _Rulebook, at: int, decisions: Decisions) -> None:
+        desk: Desk = lane.desk
+        wanted = book.needs(lane.state, at)
+        if not wanted and not desk.needs:
+            return
+        by_cause = {need.cause: need for need in wanted}
+        for cause, need in by_cause.items():
+            if cause not in desk.needs:
+                desk.needs[cause] = at
+                decisions.needs.append(NeedChange(lane.device_id, lane.kind, need.cause, need, wanted=True, at=at))
+        for cause in [cause for cause in desk.needs if cause not in by_cause]:
+            del desk.needs[cause]
+            decisions.needs.append(NeedChange(lane.device_id, lane.kind, cause, None, wanted=False, at=at))
+
+    # --- calls -------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _call_step(lane: DeviceLane, step: CallStep, event_id: str, at: int, now_ms: int, decisions: Decisions) -> None:
+        desk: Desk = lane.desk
+        call = desk.call
+        if call is None:
+            if step is not CallStep.PRESS:
+                return  # its press was before our time; the event itself is stored
+            call = desk.call = CallStatus(event_id, CallState.IDLE, at, 0, now_ms)
+        event = _CALL_EVENTS[step]
+        if not CALL.allows(call.state, event):
+            return  # attended twice: the event is stored, the call does not change
+        before, call.state = call.state, CALL.next(call.state, event)
+        decisions.attention.add(lane.device_id)
+        if step is CallStep.PRESS:  # a further press starts the ladder again: somebody still needs help
+            call.escalation, call.escalated_at = 0, now_ms
+        decisions.calls.append(
+            CallChange(
+                call.call_id,
+                lane.device_id,
+                lane.kind,
+                before,
+                call.state,
+                at,
+                step=step,
+                event_id=event_id,
+                escalation=0 if step is CallStep.PRESS else None,
+                received_at=now_ms,
+            )
+        )
+        if call.state is CallState.CLEARED:
+            desk.call = None
+
+    @staticmethod
+    def _escalate(lane: DeviceLane, now_ms: int, decisions: Decisions) -> None:
+        call: CallStatus | None = lane.desk.call
+        if call is None or call.state is not CallState.CALLING or now_ms < _escalation_due(call):
+            return
+        call.escalation += 1
+        call.escalated_at = now_ms  # after an outage exactly one step follows, not all that were missed
+        decisions.calls.append(
+            CallChange(
+                call.call_id,
+                lane.device_id,
+                lane.kind,
+                call.state,
+                call.state,
+                now_ms,
+                escalation=call.escalation,
+                received_at=now_ms,
+            )
+        )
+
+    # --- people ------------------------------------------------------------------------------------------------
+
+    def on_intent(self, lane: DeviceLane, intent: Intent, now_ms: int, decisions: Decisions) -> dict[str, Any]:
+        """What a person did to this device's incidents. Raises IntentRefusedError; nothing is changed then."""
+        match intent.name:
+            case "acknowledge_call":
+                return self._acknowledge_call(lane, intent, now_ms, decisions)
+            case "acknowledge_alarm":
+                return self._acknowledge_alarm(lane, intent, now_ms, decisions)
+            case "retire":
+                if lane.desk.call is not None:
+                    raise IntentRefusedError(f"{lane.device_id} has an open call; it can only be cleared at the origin")
+                lane.retired = True
+                return {"retired": True}
+            case _:
+                raise IntentRefusedError(f"unknown act {intent.name!r}")
+
+    @staticmethod
+    def _acknowledge_call(lane: DeviceLane, intent: Intent, now_ms: int, decisions: Decisions) -> dict[str, Any]:
+        call: CallStatus | None = lane.desk.call
+        if call is None or call.call_id != intent.arguments.get("call_id"):
+            raise IntentRefusedError("this call is not open any more")
+        if not CALL.allows(call.state, CallEvent.ACKNOWLEDGE):
+            raise IntentRefusedError(f"this call is already {call.state.value}")
+        before, call.state = call.state, CALL.next(call.state, CallEvent.ACKNOWLEDGE)
+        decisions.calls.append(
+            CallChange(
+                call.call_id,
+                lane.device_id,
+                lane.kind,
+                before,
+                call.state,
+                now_ms,
+                actor=intent.actor,
+                received_at=now_ms,
+            )
+        )
+        return {"state": call.state.value}
+
+    def _acknowledge_alarm(self, lane: DeviceLane, intent: Intent, now_ms: int, decisions: Decisions) -> dict[str, Any]:
+        book = self._books[lane.kind]
+        for key, status in lane.desk.alarms.items():
+            if status.alarm_id != intent.arguments.get("alarm_id") or key not in book.by_key:
+                continue
+            if not ALARM.allows(status.state, AlarmEvent.ACKNOWLEDGE):
+                raise IntentRefusedError(f"this alarm is {status.state.value}")
+            self._move_alarm(
+                lane,
+                book.by_key[key],
+                status,
+                AlarmEvent.ACKNOWLEDGE,
+                now_ms,
+                decisions,
+                actor=intent.actor,
+                note=str(intent.arguments.get("note", "")),
+            )
+            return {"state": status.state.value}
+        raise IntentRefusedError("this alarm is over")
+
+
+def _escalation_due(call: CallStatus) -> int:
+    step = ESCALATION_STEPS_S[min(call.escalation, len(ESCALATION_STEPS_S) - 1)]
+    previous = ESCALATION_STEPS_S[call.escalation - 1] if 0 < call.escalation < len(ESCALATION_STEPS_S) else 0.0
+    wait = step - previous if call.escalation < len(ESCALATION_STEPS_S) else ESCALATION_STEPS_S[0]
+    return call.escalated_at + round(wait * MILLISECONDS_PER_SECOND)
+
+
+def _identity(*parts: str) -> str:
+    """A stable id, so that a replayed decision names the same row."""
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,1 @@
+"""Second stage: what each device is now, folded from what it said."""

@@ -1,0 +1,82 @@
+"""Rows of `device` and `twin`: the durable copy of the lanes. Statements run on SQLite and PostgreSQL alike."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, RowMapping, select, text, update
+
+from cloud.model import DeviceLane
+from cloud.tables import device, twin
+
+_UPSERT: Final = text("""
+    INSERT INTO twin (device_id, kind, state, desk, generation, emergency_seq, event_seq, telemetry_seq, online,
+                      link_boot_epoch, link_connection, link_changed_at, last_heard_at, last_reading_at, next_due_at, version)
+    VALUES (:device_id, :kind, :state, :desk, :generation, :emergency_seq, :event_seq, :telemetry_seq, :online,
+            :link_boot_epoch, :link_connection, :link_changed_at, :last_heard_at, :last_reading_at, :next_due_at, :version)
+    ON CONFLICT (device_id) DO UPDATE SET
+        state = excluded.state, desk = excluded.desk, generation = excluded.generation,
+        emergency_seq = excluded.emergency_seq, event_seq = excluded.event_seq, telemetry_seq = excluded.telemetry_seq,
+        online = excluded.online, link_boot_epoch = excluded.link_boot_epoch, link_connection = excluded.link_connection,
+        link_changed_at = excluded.link_changed_at, last_heard_at = excluded.last_heard_at,
+        last_reading_at = excluded.last_reading_at, next_due_at = excluded.next_due_at, version = excluded.version
+""")
+
+
+def lane_rows(tx: Connection, device_ids: Sequence[str] | None = None) -> Sequence[RowMapping]:
+    """Devices in service with their twin columns (None for one that never spoke); all, or the named ones."""
+    columns = [twin.c[name] for name in twin.c.keys() if name not in {"device_id", "kind", "generation"}]  # noqa: SIM118
+    query = select(
+        device.c.device_id, device.c.kind, device.c.generation, device.c.storage_id, device.c.retired_at, *columns
+    )
+    query = query.select_from(device.outerjoin(twin, device.c.device_id == twin.c.device_id))
+    if device_ids is not None:
+        query = query.where(device.c.device_id.in_(device_ids))
+    return tx.execute(query).mappings().all()
+
+
+def save(
+    tx: Connection,
+    lanes: Iterable[DeviceLane],
+    encode_state: Callable[[Any], str],
+    encode_desk: Callable[[Any], str],
+) -> None:
+    """Write the lanes as they are now, one statement for all."""
+    rows = []
+    for lane in lanes:
+        lane.version += 1
+        rows.append(
+            {
+                "device_id": lane.device_id,
+                "kind": lane.kind,
+                "state": encode_state(lane.state),
+                "desk": encode_desk(lane.desk),
+                "generation": lane.generation,
+                "emergency_seq": lane.emergency_seq,
+                "event_seq": lane.event_seq,
+                "telemetry_seq": lane.telemetry_seq,
+                "online": int(lane.online),
+                "link_boot_epoch": lane.link_boot_epoch,
+                "link_connection": lane.link_connection,
+                "link_changed_at": lane.link_changed_at,
+                "last_heard_at": lane.last_heard_at,
+                "last_reading_at": lane.last_reading_at,
+                "next_due_at": lane.next_due_at,
+                "version": lane.version,
+            }
+        )
+    if rows:
+        tx.execute(_UPSERT, rows)
+
+
+def save_generation(tx: Connection, lane: DeviceLane) -> None:
+    """A storage generation was granted."""
+    tx.execute(
+        update(device)
+        .where(device.c.device_id == lane.device_id)
+        .values(storage_id=lane.storage_id, generation=lane.generation)
+    )
+
+
+def retire(tx: Connection, device_id: str, now_ms: int) -> None:
+    """Out of service for good."""
+    tx.execute(update(device).where(device.c.device_id == device_id).values(retired_at=now_ms))

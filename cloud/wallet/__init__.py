@@ -1,0 +1,1 @@
+"""Money of people and of the union: a double-entry ledger in integer fen, and idempotent requests about money."""

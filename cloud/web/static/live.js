@@ -1,0 +1,96 @@
+// Keeps an open page true: listens to what changed and lets htmx load the parts that show it.
+// `data-topics` of the body lists what the page shows: `alarm`, or `device:bike-001` for one device alone.
+
+const URGENT = new Set(["call", "alarm", "command", "ride", "purchase"]);
+const QUIET_INTERVAL_MS = 2000; // a busy fleet changes many times a second; a page need not
+const body = document.body;
+const topics = (body.dataset.topics || "").split(/\s+/).filter(Boolean);
+const TOPIC_NAMES = ["device", "alarm", "call", "order", "command", "ride", "purchase", "wallet", "inbox"];
+
+let lastRefresh = 0;
+let timer = 0;
+
+function concerns(topic, facts) {
+  return topics.some((wanted) => {
+    const [name, device] = wanted.split(":");
+    return name === topic && (!device || device === facts.device_id);
+  });
+}
+
+export function refresh() {
+  timer = 0;
+  if (document.hidden) {
+    return;
+  }
+  // A form that somebody is filling in stays as it is; only the listed parts of the page are replaced.
+  lastRefresh = performance.now();
+  const target = document.getElementById("refresh");
+  target?.dispatchEvent(new CustomEvent("fleet:changed"));
+}
+
+function refreshSoon(urgent) {
+  const wait = urgent ? 50 : Math.max(0, lastRefresh + QUIET_INTERVAL_MS - performance.now());
+  if (timer && !urgent) {
+    return;
+  }
+  clearTimeout(timer);
+  timer = setTimeout(refresh, wait);
+}
+
+function show(connected) {
+  const state = document.getElementById("live-state");
+  if (state) {
+    state.hidden = false;
+    state.textContent = connected ? state.dataset.on : state.dataset.off;
+    state.title = state.textContent;
+    state.classList.toggle("is-off", !connected);
+  }
+}
+
+function connect() {
+  const source = new EventSource("/api/v1/stream");
+  let greeted = false;
+  source.addEventListener("hello", () => {
+    show(true);
+    if (greeted) {
+      refreshSoon(true); // what happened while the connection was away
+    }
+    greeted = true;
+  });
+  source.addEventListener("reload", () => location.reload());
+  source.addEventListener("error", () => show(false));
+  for (const topic of TOPIC_NAMES) {
+    source.addEventListener(topic, (message) => {
+      const facts = JSON.parse(message.data);
+      document.dispatchEvent(new CustomEvent("fleet:change", { detail: { topic, facts } }));
+      // The banner of calls stands on every page of those on duty.
+      if (concerns(topic, facts) || topic === "call") {
+        refreshSoon(URGENT.has(topic));
+      }
+    });
+  }
+  // A browser that leaves the page closes the stream; one that comes back from its cache opens it again.
+  addEventListener("pagehide", () => source.close(), { once: true });
+}
+
+addEventListener("pageshow", (event) => event.persisted && location.reload());
+document.addEventListener("visibilitychange", () => !document.hidden && refreshSoon(true));
+
+// Waiting times count on between refreshes, in the fleet's own time.
+const loadedAt = performance.now();
+const serverNow = Number(body.dataset.now);
+const speed = Number(body.dataset.speed) || 1;
+
+export function nowMs() {
+  return serverNow + (performance.now() - loadedAt) * speed;
+}
+
+setInterval(() => {
+  for (const element of document.querySelectorAll("time[data-since]")) {
+    const seconds = Math.max(0, Math.round((nowMs() - Number(element.dataset.since)) / 1000));
+    const parts = [Math.floor(seconds / 3600), Math.floor((seconds % 3600) / 60), seconds % 60];
+    element.textContent = (parts[0] ? parts : parts.slice(1)).map((part) => String(part).padStart(2, "0")).join(":");
+  }
+}, 1000);
+
+connect();

@@ -1,0 +1,147 @@
+"""Words for what programs call by a name: states, events, actions, reasons. Listed here so that they get translated.
+
+A kind from outside may bring names that stand in no list; they are shown with their underscores taken out.
+"""
+
+from gettext import NullTranslations
+from typing import Final
+
+
+def _(text: str) -> str:
+    """Marks a message for extraction."""
+    return text
+
+
+WORDS: Final = {
+    # roles
+    "employee": _("Employee"),
+    "crew": _("Crew"),
+    "admin": _("Admin"),
+    # devices
+    "online": _("Online"),
+    "silent": _("Silent"),
+    "retired": _("Retired"),
+    # alarms and calls
+    "unacknowledged": _("Not acknowledged"),
+    "acknowledged": _("Acknowledged"),
+    "returned_unacknowledged": _("Over, not acknowledged"),
+    "normal": _("Normal"),
+    "calling": _("Calling for help"),
+    "attended": _("Somebody is there"),
+    "cleared": _("Cleared in the room"),
+    "emergency": _("Emergency"),
+    "high": _("High"),
+    "medium": _("Medium"),
+    "low": _("Low"),
+    # work orders
+    "draft": _("Draft"),
+    "dispatchable": _("Waiting for a crew"),
+    "assigned": _("Assigned"),
+    "accepted": _("Accepted"),
+    "travelling": _("On the way"),
+    "in_progress": _("In progress"),
+    "on_hold": _("On hold"),
+    "done": _("Done"),
+    "cannot_complete": _("Cannot be done"),
+    "cancelled": _("Cancelled"),
+    "accept": _("Accept"),
+    "travel": _("Set off"),
+    "start": _("Start work"),
+    "hold": _("Put on hold"),
+    "resume": _("Resume"),
+    "complete": _("Done"),
+    "give_up": _("Cannot be done"),
+    "repair": _("Repair"),
+    "restock": _("Restock"),
+    "battery": _("Battery swap"),
+    "rebalance": _("Move bikes"),
+    "inspection": _("Inspection"),
+    # commands
+    "queued": _("Queued"),
+    "sent": _("Sent"),
+    "executing": _("Being carried out"),
+    "succeeded": _("Succeeded"),
+    "failed": _("Failed"),
+    "refused": _("Refused"),
+    "expired": _("Expired"),
+    "busy": _("the device is busy"),
+    "jam": _("something is jammed"),
+    "output_not_empty": _("the output is not empty"),
+    "heater_fault": _("the heater is faulty"),
+    "timeout": _("it took too long"),
+    "link_lost": _("the connection was lost"),
+    "power_lost": _("the power failed"),
+    "out_of_stock": _("sold out"),
+    "lot_expired": _("the meal is past its time"),
+    "locked_out": _("locked for safety"),
+    "hardware_silent": _("the hardware does not answer"),
+    "not_possible": _("not possible now"),
+    "unknown": _("unknown"),
+    "unlock": _("Unlock"),
+    "lock": _("Lock"),
+    "ring": _("Ring the bell"),
+    "locate": _("Find position"),
+    "reboot": _("Restart"),
+    "set_interval": _("Set report interval"),
+    "vend": _("Sell a meal"),
+    "cancel": _("Cancel"),
+    "lock_lane": _("Lock for sale"),
+    "unlock_lane": _("Unlock after service"),
+    "set_menu": _("Set menu and prices"),
+    "start_self_test": _("Start self-test"),
+    "show_received": _("Show “received”"),
+    "show_help_coming": _("Show “help is coming”"),
+    # bike
+    "locked": _("Locked"),
+    "unlocked": _("Unlocked"),
+    "jammed": _("Jammed"),
+    "lock_opened": _("Lock opened"),
+    "lock_closed": _("Lock closed"),
+    "lock_jammed": _("Lock jammed"),
+    "moved_while_locked": _("Moved while locked"),
+    "fall": _("Fell over"),
+    "tamper": _("Tampered with"),
+    "battery_low": _("Battery low"),
+    # rides and purchases
+    "unlocking": _("Unlocking"),
+    "riding": _("Riding"),
+    "ended": _("Ride ended"),
+    "never_began": _("The ride never began"),
+    "requested": _("Requested"),
+    "payment_pending": _("Paying"),
+    "paid": _("Paid"),
+    "payment_failed": _("Payment failed"),
+    "reserved": _("Reserved"),
+    "heating": _("Heating"),
+    "dispensing": _("Coming out"),
+    "delivered": _("Delivered"),
+    "dispense_failed": _("Nothing came out"),
+    "refund_pending": _("Refund on its way"),
+    "refunded": _("Refunded"),
+    "refund_failed": _("Refund failed"),
+    "in_doubt": _("Being checked"),
+    "manual": _("We are looking into it"),
+}
+
+PROBLEMS: Final = {
+    "not_found": _("It does not exist, or it is not yours to see."),
+    "not_allowed": _("Your role does not include this. Ask an admin."),
+    "csrf": _("The page was open for too long. Go back, reload it and try again."),
+    "foreign_origin": _("The request came from another site and was refused."),
+    "retired": _("The device is retired."),
+    "call_open": _("There is an open emergency call; it ends only in the room."),
+    "not_taken": _("The device takes no more commands now. Try again in a minute."),
+    "internal": _("Something failed on our side. Nothing was lost; try again in a minute."),
+}
+
+
+def explain(catalogue: NullTranslations, code: str, detail: str) -> str:
+    """What went wrong, for people; the detail for programs if there are no words for the code."""
+    known = PROBLEMS.get(code)
+    return catalogue.gettext(known) if known else detail
+
+
+def word(catalogue: NullTranslations, name: object) -> str:
+    """The word for a name in the catalogue's language."""
+    known = WORDS.get(str(name))
+    return catalogue.gettext(known) if known else str(name).replace("_", " ")

@@ -1,0 +1,1 @@
+"""Shared smart bikes: a frame with a motor lock, GNSS, an accelerometer and a battery pack."""

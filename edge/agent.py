@@ -1,0 +1,308 @@
+"""One device: hardware line ↔ driver ↔ journal ↔ uplink and downlink.
+
+Concurrent tasks, each ending the process if it fails: the line (bytes in), timers, telemetry, light for acknowledged
+emergencies, and the connection. The driver is pure and called from all of them on one event loop, so its calls never
+overlap; what it wants acknowledged to the hardware is written only after its events are durable.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from edge.batch import TelemetryBatch
+from edge.downlink import Downlink
+from edge.journal import Journal
+from edge.link import Link, LinkError, Session
+from edge.records import JournalFullError, Row
+from edge.timing import Timing
+from edge.transports import Line
+from edge.trusted_time import TrustedTime
+from edge.uplink import RenewConnectionError, Uplink
+from fleet.clock import MILLISECONDS_PER_SECOND, Clock
+from fleet.envelope import EnvelopeError, Lane, Welcome, decode_downlink, encode
+from fleet.kind import Driver, DriverOutput, Kind
+from fleet.messages import Event
+from fleet.randomness import Randomness
+from fleet.signing import Verifier
+from fleet.topics import DownChannel, UpChannel
+
+_log = logging.getLogger(__name__)
+
+_TIMER_PAUSE_S_MIN: Final = 0.001  # a driver that is always due must not take the whole core
+_ACKNOWLEDGED_MAX: Final = 4_096
+
+
+class _TypeOnly(Event):
+    model_config = {"extra": "ignore", "strict": False}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """What differs between devices and processes, next to the device itself."""
+
+    verifiers: Mapping[str, Verifier]
+    firmware: str = ""
+    timing: Timing = Timing()
+    first_connect_within_s: float = 0.0
+
+
+class EdgeAgent:
+    """Everything that runs for one device; `run` may be called again after it has ended."""
+
+    def __init__(
+        self,
+        device_id: str,
+        kind: Kind,
+        create_driver: Callable[[str], Driver],
+        line: Line,
+        link: Link,
+        journal: Journal,
+        clock: Clock,
+        randomness: Randomness,
+        settings: AgentSettings,
+    ) -> None:
+        self.device_id = device_id
+        self.counts: Counter[str] = Counter()
+        self.connected = False
+        """Whether the cloud has welcomed the current connection."""
+        self._kind = kind
+        self._create_driver = create_driver
+        self._line = line
+        self._link = link
+        self._journal = journal
+        self._clock = clock
+        self._randomness = randomness
+        self._settings = settings
+        self._timing = settings.timing
+        age_s_max = min(settings.timing.telemetry_age_business_s_max, kind.silent_after_s / 3)
+        self._batch = TelemetryBatch(kind.readings_per_message, age_s_max)
+        self._batch_wake = asyncio.Event()
+        self._timer_wake = asyncio.Event()
+        self._acknowledged: asyncio.Queue[Row] = asyncio.Queue(_ACKNOWLEDGED_MAX)
+        self.uplink: Uplink | None = None
+        self.downlink: Downlink | None = None
+
+    def statistics(self) -> Counter[str]:
+        """Everything this agent counted; refused and ignored commands under `command_…`."""
+        result = self.counts.copy()
+        result["readings_lost"] = self._batch.lost
+        if self.uplink is not None:
+            result.update(self.uplink.counts)
+        if self.downlink is not None:
+            result.update({f"command_{name}": count for name, count in self.downlink.counts.items()})
+        return result
+
+    async def run(self) -> None:
+        """Until cancelled; readings that wait are journalled on the way out."""
+        trusted_time = TrustedTime(self._clock)
+        record = await self._journal.register(self.device_id, self._on_committed)
+        uplink = self.uplink = Uplink(
+            record,
+            self._kind.name,
+            self._journal,
+            self._clock,
+            self._randomness,
+            timing=self._timing,
+            verifiers=self._settings.verifiers,
+            trusted_time=trusted_time,
+            firmware=self._settings.firmware,
+            on_committed_in_cloud=self._on_committed_in_cloud,
+        )
+        downlink = self.downlink = Downlink(
+            self.device_id,
+            self._kind,
+            self._journal,
+            self._clock,
+            timing=self._timing,
+            verifiers=self._settings.verifiers,
+            trusted_time=trusted_time,
+            generation=lambda: uplink.generation,
+        )
+        await downlink.restore()
+        driver = self._create_driver(self.device_id)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._run_line(driver))
+                group.create_task(self._run_timers(driver))
+                group.create_task(self._run_telemetry())
+                group.create_task(self._run_acknowledged(driver))
+                group.create_task(self._run_connections(driver, uplink, downlink))
+        finally:
+            self.connected = False
+            with suppress(JournalFullError):
+                while len(self._batch):
+                    await self._journal_batch()
+
+    # --- hardware ---------------------------------------------------------------------------------------------
+
+    async def _run_line(self, driver: Driver) -> None:
+        while True:
+            try:
+                await self._line.open()
+                await self._handle(driver.on_start(self._clock.now_ms()))
+                while data := await self._line.read():
+                    await self._handle(driver.on_bytes(data, self._clock.now_ms()))
+            except OSError as error:
+                _log.warning("%s: line failed: %s", self.device_id, error)
+            finally:
+                self._line.close()
+            self.counts["line_reopened"] += 1
+            await asyncio.sleep(self._timing.line_reopen_s)
+
+    async def _run_timers(self, driver: Driver) -> None:
+        assert self.downlink is not None
+        due_ms: int | None = None
+        due_s = 0.0
+        while True:
+            self._timer_wake.clear()
+            dues = [due for due in (driver.next_due_ms, self.downlink.next_due_ms) if due is not None]
+            if dues and min(dues) != due_ms:  # anchored once, so that a jump of the wall clock moves no timer
+                due_ms = min(dues)
+                wait_s = (due_ms - self._clock.now_ms()) / MILLISECONDS_PER_SECOND / self._clock.speed
+                due_s = self._clock.monotonic_s() + max(_TIMER_PAUSE_S_MIN, wait_s)
+            if not dues:
+                due_ms = None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if due_ms is None else due_s - self._clock.monotonic_s()):
+                    await self._timer_wake.wait()
+            if due_ms is not None and self._clock.monotonic_s() >= due_s:
+                now_ms, due_ms = max(self._clock.now_ms(), due_ms), None
+                if driver.next_due_ms is not None and driver.next_due_ms <= now_ms:
+                    await self._handle(driver.on_timer(now_ms))
+                await self.downlink.give_up_left_over(now_ms)
+
+    async def _handle(self, output: DriverOutput) -> None:
+        self._timer_wake.set()
+        if output.to_hardware:
+            self._line.write(output.to_hardware)
+        now_ms = self._clock.now_ms()
+        for reading in output.readings:
+            self._batch.add(reading, now_ms)
+        if output.readings:
+            self._batch_wake.set()
+        durable = True
+        if output.events:
+            durable = all(await asyncio.gather(*(self._journal_event(at, event) for at, event in output.events)))
+        if output.after_commit and durable:
+            self._line.write(output.after_commit)
+        for progress in output.progress:
+            assert self.downlink is not None
+            await self.downlink.on_progress(progress)
+
+    async def _journal_event(self, occurred_at: int, event: Event) -> bool:
+        try:
+            row = await self._journal.append(
+                self.device_id, event.lane, occurred_at, event.model_dump_json().encode(), event.event_id
+            )
+        except JournalFullError:  # not acknowledged to the hardware, which repeats it
+            self.counts["events_refused"] += 1
+            return False
+        self.counts["events" if row else "events_repeated_by_hardware"] += 1
+        return True
+
+    # --- journal ------------------------------------------------------------------------------------------------
+
+    def _on_committed(self, row: Row) -> None:
+        assert self.uplink is not None
+        self.uplink.offer(row)
+
+    async def _run_telemetry(self) -> None:
+        while True:
+            self._batch_wake.clear()
+            wait_ms = self._batch.wait_ms(self._clock.now_ms())
+            if wait_ms == 0:
+                try:
+                    await self._journal_batch()
+                except JournalFullError:
+                    self.counts["telemetry_postponed"] += 1
+                    await asyncio.sleep(self._timing.journal_retry_s)
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(
+                    None if wait_ms is None else wait_ms / MILLISECONDS_PER_SECOND / self._clock.speed
+                ):
+                    await self._batch_wake.wait()
+
+    async def _journal_batch(self) -> None:
+        occurred_at, payload, count = self._batch.peek()
+        lost = self._batch.lost
+        await self._journal.append(self.device_id, Lane.TELEMETRY, occurred_at, payload)
+        self._batch.remove(max(0, count - (self._batch.lost - lost)), self._clock.now_ms())
+        self.counts["readings"] += count
+
+    def _on_committed_in_cloud(self, row: Row) -> None:
+        try:
+            self._acknowledged.put_nowait(row)
+        except asyncio.QueueFull:
+            self.counts["lights_lost"] += 1
+
+    async def _run_acknowledged(self, driver: Driver) -> None:
+        while True:
+            row = await self._acknowledged.get()
+            model = self._kind.event_type(_TypeOnly.model_validate_json(row.payload).type)
+            await self._handle(driver.on_acknowledged(model.model_validate_json(row.payload), self._clock.now_ms()))
+
+    # --- network --------------------------------------------------------------------------------------------------
+
+    async def _run_connections(self, driver: Driver, uplink: Uplink, downlink: Downlink) -> None:
+        await self._pause(self._randomness.uniform(0, self._settings.first_connect_within_s), uplink, attempts=0)
+        attempts = 0
+        while True:
+            renew = False
+            try:
+                await self._connect(driver, uplink, downlink)
+            except* LinkError as errors:
+                renew = errors.subgroup(RenewConnectionError) is not None
+                _log.info("%s: link: %s", self.device_id, errors.exceptions[0])
+            attempts = 0 if uplink.welcomed else attempts + 1
+            self.connected = uplink.welcomed = False
+            self.counts["disconnects"] += 1
+            if not renew:
+                await self._pause(self._randomness.uniform(0, self._timing.reconnect_jitter_s), uplink, attempts)
+
+    async def _pause(self, seconds: float, uplink: Uplink, attempts: int) -> None:
+        """Full jitter; an emergency that waits cuts it short to almost nothing, backing off while attempts fail."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await uplink.emergency_waiting.wait()
+                most_s = self._timing.reconnect_emergency_s
+                await asyncio.sleep(self._randomness.uniform(0, min(most_s, 0.05 * 2.0 ** min(attempts, 16))))
+
+    async def _connect(self, driver: Driver, uplink: Uplink, downlink: Downlink) -> None:
+        async with self._link.connect(uplink.begin_connection(), self._kind.keep_alive_s) as session:
+            self.counts["connects"] += 1
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._receive(session, driver, uplink, downlink))
+                    group.create_task(uplink.run(session))
+                    group.create_task(downlink.run(session))
+            except asyncio.CancelledError:
+                with suppress(LinkError, TimeoutError):
+                    async with asyncio.timeout(self._timing.farewell_s):
+                        await session.publish(UpChannel.STATUS, encode(uplink.status(online=False)))
+                raise
+
+    async def _receive(self, session: Session, driver: Driver, uplink: Uplink, downlink: Downlink) -> None:
+        async for channel, data in session.received():
+            if channel is DownChannel.COMMAND:
+                accepted = await downlink.on_order(data)
+                if accepted is not None:
+                    await self._handle(driver.on_command(*accepted, self._clock.now_ms()))
+                continue
+            try:
+                message = decode_downlink(data)
+            except EnvelopeError as error:
+                self.counts["unreadable"] += 1
+                _log.warning("%s: unreadable message from the cloud: %s", self.device_id, error)
+                continue
+            if isinstance(message, Welcome):
+                await uplink.on_welcome(message)
+                self.connected = uplink.welcomed
+            else:
+                await uplink.on_acknowledgement(message)
+                await downlink.on_replies_acknowledged(message.replies)
+        raise LinkError("the connection ended")

@@ -1,0 +1,270 @@
+"""Commands from the cloud: who signed it, for whom, how old is it, was it seen; then at most one actuation per id.
+
+An id is durable in the journal before anything moves, and its outcome before the final reply leaves. Final replies
+are repeated on every connection and on a timer until the cloud has acknowledged them. What nobody trusted has signed,
+or what was signed for another device, gets no answer: an answer would let strangers end somebody else's command.
+"""
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+from pydantic import ValidationError
+
+from edge.journal import Journal
+from edge.link import Session
+from edge.records import CommandRecord, JournalFullError
+from edge.timing import Timing
+from edge.trusted_time import TrustedTime
+from fleet.clock import MILLISECONDS_PER_SECOND, Clock
+from fleet.envelope import EnvelopeError
+from fleet.kind import Kind, Progress
+from fleet.messages import FINAL_REPLIES, Command, Reason, Reply, ReplyStatus
+from fleet.signing import BadSignatureError, CommandOrder, Verifier, verify_command
+from fleet.topics import UpChannel
+
+_NOT_KEPT_MAX: Final = 256  # ids refused because the journal was full; they expire long before as many came
+
+_log = logging.getLogger(__name__)
+
+
+class _Action(msgspec.Struct):
+    action: str
+
+
+_action_decoder = msgspec.json.Decoder(_Action)
+
+
+@dataclass(slots=True)
+class _FinalReply:
+    reply: Reply
+    attempts: int = 0
+    due_s: float = 0.0
+
+
+class Downlink:
+    """The receiving side of one device."""
+
+    def __init__(
+        self,
+        device_id: str,
+        kind: Kind,
+        journal: Journal,
+        clock: Clock,
+        *,
+        timing: Timing,
+        verifiers: Mapping[str, Verifier],
+        trusted_time: TrustedTime,
+        generation: Callable[[], int],
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        """Refusals by reason, and what else happened."""
+        self._device_id = device_id
+        self._kind = kind
+        self._journal = journal
+        self._clock = clock
+        self._timing = timing
+        self._verifiers = verifiers
+        self._trusted_time = trusted_time
+        self._generation = generation
+        self._running: dict[str, ReplyStatus] = {}
+        self._left_over: set[str] = set()
+        self._left_over_until_ms = 0
+        self._finals: dict[str, _FinalReply] = {}
+        self._not_kept: dict[str, CommandRecord] = {}
+        self._interim: deque[Reply] = deque(maxlen=timing.interim_replies_max)
+        self._wake = asyncio.Event()
+
+    async def restore(self) -> None:
+        """Take up commands and unacknowledged replies from before the start."""
+        for record in await self._journal.read(lambda store: store.open_commands(self._device_id)):
+            if record.final:
+                self._finals[record.command_id] = _FinalReply(self._reply(record))
+            else:
+                self._running[record.command_id] = record.status
+                self._left_over.add(record.command_id)
+        self._left_over_until_ms = self._clock.now_ms() + round(
+            self._timing.unfinished_command_business_s * MILLISECONDS_PER_SECOND
+        )
+
+    # --- commands in --------------------------------------------------------------------------------------------
+
+    async def on_order(self, data: bytes) -> tuple[str, Command] | None:
+        """(id, command) to carry out now, durably remembered; None if it was refused, unreadable or a repetition."""
+        try:
+            order = verify_command(data, self._verifiers)
+        except BadSignatureError as error:
+            self._ignore(error.reason)
+            return None
+        except EnvelopeError:
+            self._ignore("unreadable")
+            return None
+        if order.device_id != self._device_id:
+            self._ignore("wrong_device")
+            return None
+        known = self._not_kept.get(order.id) or await self._journal.read(lambda store: store.command(self._device_id, order.id))
+        if known is not None:
+            self._repeat(known)
+            return None
+        command, status, reason = self._judge(order)
+        if not await self._remember(order.id, status, reason):
+            return None
+        if command is None:
+            self.counts[f"refused_{reason}"] += 1
+            self._finish(CommandRecord(order.id, status, reason, self._clock.now_ms(), reply_acknowledged=False))
+            return None
+        self.counts["accepted"] += 1
+        self._running[order.id] = status
+        self._say(order.id, status, reason)
+        return order.id, command
+
+    def _ignore(self, reason: str) -> None:
+        self.counts[f"ignored_{reason}"] += 1
+        _log.warning("%s: command ignored: %s", self._device_id, reason)
+
+    def _judge(self, order: CommandOrder) -> tuple[Command | None, ReplyStatus, Reason]:
+        now_ms = self._trusted_time.now_ms()
+        if now_ms is None:
+            return None, ReplyStatus.REFUSED, "untrusted_time"
+        if order.generation != self._generation():
+            return None, ReplyStatus.REFUSED, "wrong_generation"
+        if now_ms > order.not_after:
+            return None, ReplyStatus.EXPIRED, "expired"
+        try:
+            model = self._kind.command_type(_action_decoder.decode(order.command).action)
+        except (KeyError, msgspec.DecodeError):
+            return None, ReplyStatus.REFUSED, "unknown_action"
+        if now_ms > order.issued_at + model.lifetime_s_max * MILLISECONDS_PER_SECOND:
+            return None, ReplyStatus.EXPIRED, "expired"
+        try:
+            return model.model_validate_json(bytes(order.command)), ReplyStatus.ACCEPTED, ""
+        except ValidationError:
+            return None, ReplyStatus.REFUSED, "invalid_arguments"
+
+    async def _remember(self, command_id: str, status: ReplyStatus, reason: Reason) -> bool:
+        record = CommandRecord(command_id, status, reason, self._clock.now_ms(), reply_acknowledged=False)
+        try:
+            if await self._journal.remember_command(self._device_id, record):
+                return True
+        except JournalFullError:  # an id that cannot be kept could be carried out twice: never move
+            self.counts["refused_not_remembered"] += 1
+            refusal = CommandRecord(
+                command_id, ReplyStatus.REFUSED, "not_possible", record.at, reply_acknowledged=False
+            )
+            self._not_kept[command_id] = refusal
+            if len(self._not_kept) > _NOT_KEPT_MAX:
+                del self._not_kept[next(iter(self._not_kept))]
+            self._finish(refusal)
+            return False
+        self.counts["replayed"] += 1
+        return False
+
+    def _repeat(self, known: CommandRecord) -> None:
+        """The same order again: the same answer again, and no second movement."""
+        self.counts["replayed"] += 1
+        if known.final:
+            self._finals[known.command_id] = _FinalReply(self._reply(known))
+            self._wake.set()
+        else:
+            status = self._running.get(known.command_id)
+            if status is not None:
+                self._say(known.command_id, status, known.reason)
+
+    # --- progress out -------------------------------------------------------------------------------------------
+
+    async def on_progress(self, progress: Progress) -> None:
+        """How far the hardware came; anything after the end of a command is ignored."""
+        if progress.command_id not in self._running:
+            self.counts["progress_ignored"] += 1
+            return
+        if progress.status not in FINAL_REPLIES:
+            self._running[progress.command_id] = progress.status
+            self._say(progress.command_id, progress.status, progress.reason)
+            return
+        del self._running[progress.command_id]
+        self._left_over.discard(progress.command_id)
+        record = CommandRecord(
+            progress.command_id, progress.status, progress.reason, self._clock.now_ms(), reply_acknowledged=False
+        )
+        self.counts[progress.status.value] += 1
+        with suppress(JournalFullError):  # the id stays durable; after a crash the outcome would be `unknown`
+            await self._journal.conclude_command(self._device_id, record)
+        self._finish(record)
+
+    @property
+    def next_due_ms(self) -> int | None:
+        """When `give_up_left_over` wants to be called, business ms."""
+        return self._left_over_until_ms if self._left_over else None
+
+    async def give_up_left_over(self, now_ms: int) -> None:
+        """Commands that ran when the agent last stopped and of which the hardware said nothing more."""
+        if self._left_over and now_ms >= self._left_over_until_ms:
+            for command_id in sorted(self._left_over):
+                await self.on_progress(Progress(command_id, ReplyStatus.FAILED, "unknown"))
+
+    def _finish(self, record: CommandRecord) -> None:
+        self._finals[record.command_id] = _FinalReply(self._reply(record))
+        self._wake.set()
+
+    def _say(self, command_id: str, status: ReplyStatus, reason: Reason) -> None:
+        self._interim.append(
+            Reply(
+                command_id=command_id, device_id=self._device_id, status=status, reason=reason, at=self._clock.now_ms()
+            )
+        )
+        self._wake.set()
+
+    def _reply(self, record: CommandRecord) -> Reply:
+        return Reply(
+            command_id=record.command_id,
+            device_id=self._device_id,
+            status=record.status,
+            reason=record.reason,
+            at=record.at,
+        )
+
+    async def on_replies_acknowledged(self, command_ids: Iterable[str]) -> None:
+        """The cloud committed these final replies."""
+        known = [command_id for command_id in command_ids if self._finals.pop(command_id, None)]
+        if known:
+            with suppress(JournalFullError):  # repeated after a restart, acknowledged again
+                await self._journal.acknowledge_replies(self._device_id, known)
+
+    async def run(self, session: Session) -> None:
+        """Publish replies on `session` until it breaks (LinkError)."""
+        for final in self._finals.values():
+            final.attempts, final.due_s = 0, 0.0
+        while True:
+            self._wake.clear()
+            while self._interim:
+                await session.publish(UpChannel.REPLY, _encode(self._interim.popleft()))
+            next_due_s: float | None = None
+            for final in list(self._finals.values()):
+                now_s = self._clock.monotonic_s()
+                if final.due_s <= now_s:
+                    pause_s = min(
+                        self._timing.reply_first_s * 2.0 ** min(final.attempts, 16), self._timing.reply_most_s
+                    )
+                    final.attempts += 1
+                    final.due_s = now_s + pause_s
+                    await session.publish(UpChannel.REPLY, _encode(final.reply))
+                next_due_s = final.due_s if next_due_s is None else min(next_due_s, final.due_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(
+                    None if next_due_s is None else max(0.0, next_due_s - self._clock.monotonic_s())
+                ):
+                    await self._wake.wait()
+
+    @property
+    def unacknowledged_replies(self) -> int:
+        """Final replies the cloud has not confirmed."""
+        return len(self._finals)
+
+
+def _encode(reply: Reply) -> bytes:
+    return reply.model_dump_json().encode()

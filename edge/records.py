@@ -1,0 +1,87 @@
+"""What the journal holds, as plain values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from fleet.envelope import VERSION, Envelope, Lane, boot_epoch
+from fleet.messages import FINAL_REPLIES, Reason, ReplyStatus
+
+
+class JournalError(Exception):
+    """The journal could not do what was asked."""
+
+
+class JournalFullError(JournalError):
+    """Neither the database nor the reserve took it: nothing was kept, and nothing may be acknowledged."""
+
+
+class JournalCorruptError(JournalError):
+    """The database is damaged; it must be opened anew, which sets the damaged file aside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One journalled message. Its generation is that of its device, granted possibly later than the row."""
+
+    lane: Lane
+    seq: int
+    boots: int
+    occurred_at: int
+    payload: bytes
+    event_id: str | None = None
+
+    def envelope(self, kind: str, device_id: str, generation: int, evicted_from: int | None) -> Envelope:
+        """The message as it travels."""
+        return Envelope(
+            VERSION,
+            kind,
+            device_id,
+            boot_epoch(generation, self.boots),
+            self.lane,
+            self.seq,
+            self.occurred_at,
+            msgspec.Raw(self.payload),
+            evicted_from,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRecord:
+    """What the journal knows of a device after its boot was counted. `generation` 0: none granted yet."""
+
+    device_id: str
+    storage_id: str
+    generation: int
+    boots: int
+    marks: Mapping[Lane, int]
+    last_seqs: Mapping[Lane, int]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRecord:
+    """A command id this storage has seen, and how far the command came."""
+
+    command_id: str
+    status: ReplyStatus
+    reason: Reason
+    at: int
+    reply_acknowledged: bool
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.status in FINAL_REPLIES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How much one device may keep while the cloud is away. Telemetry goes first, then events, oldest first."""
+
+    rows_max: int = 20_000
+    bytes_max: int = 32 * 1024 * 1024
+    emergency_rows_max: int = 4_096
+    event_ids_max: int = 1_024
+    commands_max: int = 1_024
+    set_aside_rows_max: int = 1_024

@@ -1,0 +1,51 @@
+"""Every bound and rhythm of the agent in one place, in real seconds unless the name says otherwise."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from fleet.envelope import Lane
+
+
+def _per_lane(emergency: float, event: float, telemetry: float) -> Mapping[Lane, float]:
+    return MappingProxyType({Lane.EMERGENCY: emergency, Lane.EVENT: event, Lane.TELEMETRY: telemetry})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """What production uses; tests pass shorter ones."""
+
+    window_messages_max: int = 16
+    """Messages of one lane that may wait for their application acknowledgement at the same time."""
+    resend_first_s: Mapping[Lane, float] = field(default_factory=lambda: _per_lane(1.0, 2.0, 5.0))
+    """Silence after which the oldest unacknowledged message goes out again; doubles up to `resend_most_s`."""
+    resend_most_s: Mapping[Lane, float] = field(default_factory=lambda: _per_lane(2.0, 15.0, 30.0))
+    stuck_strikes_max: int = 8
+    """Resends of one message after which the cloud answered a hello and still did not take it …"""
+    stuck_s: Mapping[Lane, float] = field(default_factory=lambda: _per_lane(120.0, 600.0, 600.0))
+    """… and for how long, before the message is set aside so that the lane goes on."""
+    go_back_pause_s: float = 0.5
+    """A lane goes back at most once in this time, however often the cloud reports the gap."""
+
+    hello_retry_s: float = 3.0
+    hello_retry_most_s: float = 10.0
+    welcome_age_s_max: float = 10.0
+    """A later welcome proves no time: whoever delayed it could make old commands look fresh."""
+
+    reconnect_jitter_s: float = 15.0
+    """Full jitter; 390 devices then stay below 50 connects a second (decision 6)."""
+    reconnect_emergency_s: float = 2.0
+    """Longest pause between attempts while an emergency is waiting; the first attempt is immediate."""
+
+    reply_first_s: float = 3.0
+    reply_most_s: float = 60.0
+    interim_replies_max: int = 64
+
+    telemetry_age_business_s_max: float = 60.0
+    """A reading waits at most so long for others to share its message (a third of `silent_after_s` if that is less)."""
+    unfinished_command_business_s: float = 30.0
+    """After a restart the hardware may still report on a running command for so long; then it failed, `unknown`."""
+
+    line_reopen_s: float = 1.0
+    journal_retry_s: float = 1.0
+    farewell_s: float = 1.0

@@ -29,8 +29,8 @@ ENTRYPOINT ["/usr/local/bin/fleet-entrypoint"]
 FROM base AS edge
 COPY --from=build /opt/edge /opt/edge
 ENV PATH=/opt/edge/bin:$PATH
-HEALTHCHECK --interval=30s --timeout=10s --start-period=10s CMD ["fleet", "doctor", "--role", "edge", "--json"]
-CMD ["fleet", "edge"]
+# No healthcheck: a task that fails ends the agent, and the container's restart policy starts it again.
+CMD ["fleet", "edge", "--config", "/etc/fleet/edge.toml"]
 
 FROM base AS cloud
 COPY --from=build /opt/cloud /opt/cloud

@@ -18,11 +18,10 @@ setup: ## make .venv with everything a developer needs; the second run is instan
 
 demo: ## 390 devices on this machine, live: make demo ARGS="--for 60s --json"
 	@scripts/setup.sh demo
-	@scripts/system.sh demo
 	@$(BIN)/fleet demo $(ARGS)
 
 test: setup ## install real components when root, then all tests: make test PYTEST_ARGS="-k ingest"
-	@scripts/system.sh test
+	@scripts/system.sh
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 check: setup ## format, lint, types, import rules, locks, wheels, house rules
@@ -35,13 +34,11 @@ check: setup ## format, lint, types, import rules, locks, wheels, house rules
 	$(BIN)/python -m scripts.wheels
 
 bench: setup ## CPU per message, edge footprint, press to notification
-	@scripts/system.sh demo
 	$(BIN)/fleet bench ingest $(ARGS)
 	$(BIN)/fleet bench edge $(ARGS)
 	$(BIN)/fleet bench press $(ARGS)
 
 soak: setup ## the whole demo for long, counted at the end: make soak SOAK_FOR=8h
-	@scripts/system.sh demo
 	$(BIN)/fleet demo --for $(SOAK_FOR) --json $(ARGS)
 
 format: setup ## let ruff format and mend

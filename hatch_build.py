@@ -11,7 +11,7 @@ class AssetsHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchling's g
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Build `cloud/web/static/vendor/` before files are collected; an editable install leaves it to `make setup`."""
+        """Build `cloud/web/static/vendor/` before files are collected; `make setup` does it for an editable install."""
         del build_data
         if self.target_name != "wheel" or version == "editable":
             return

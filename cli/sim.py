@@ -1,6 +1,7 @@
 """`fleet sim` and `fleet edge`: agents with simulated hardware, and the agent of one real device."""
 
 import asyncio
+import dataclasses
 import json
 import random
 import signal
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from firmware_sim.line import MemoryLine
 
 STATISTICS_EVERY_S: Final = 1.0
+SETTLE_S_MAX: Final = 30.0
 LINE_CHUNKS_MAX: Final = 10_000
 
 
@@ -65,11 +67,15 @@ def parse_counts(texts: Sequence[str]) -> dict[str, int]:
 
 def sim(
     broker_port: Annotated[int, typer.Option(help="Port of the broker.")],
-    identities: Annotated[Path, typer.Option(help="Folder with <device_id>.pem and <device_id>.key.")],
-    authority: Annotated[Path, typer.Option(help="Certificate of the authority.")],
     command_key: Annotated[Path, typer.Option(help="Public key (PEM) that signs commands.")],
     command_key_id: Annotated[str, typer.Option(help="Its name.")],
     directory: Annotated[Path, typer.Option(help="For the journal, the truth log and the statistics.")],
+    identities: Annotated[
+        Path | None, typer.Option(help="Folder with <device_id>.pem and <device_id>.key; unless --plain.")
+    ] = None,
+    authority: Annotated[Path | None, typer.Option(help="Certificate of the authority; unless --plain.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="No TLS: only for a bench on loopback.")] = False,
+    press_every_s: Annotated[float, typer.Option(help="Presses at random rooms, so many business seconds apart.")] = 0.0,
     broker_host: Annotated[str, typer.Option(help="Address of the broker.")] = "127.0.0.1",
     scenario: Annotated[str, typer.Option(help="quiet, demo or virtual.")] = "quiet",
     count: Annotated[list[str] | None, typer.Option(help="KIND=NUMBER; repeatable.")] = None,
@@ -87,6 +93,7 @@ def sim(
     """
     import devices
     from cli.clock import SystemClock
+    from firmware_sim.scenario import Happening, scenario_named
 
     with usage_errors(ValueError):
         for folder in kind_folder or ():
@@ -95,25 +102,30 @@ def sim(
         unknown = set(counts) - set(devices.kinds())
         if unknown:
             raise ValueError(f"--count: unknown kind {', '.join(sorted(unknown))}; known: {', '.join(devices.kinds())}")
+        if not plain and (identities is None or authority is None):
+            raise ValueError("devices need certificates: give --identities and --authority, or --plain for a bench")
+        chosen = scenario_named(scenario)
+    if press_every_s:
+        presses = Happening(action="press", every_s=press_every_s, first_s=press_every_s)
+        chosen = dataclasses.replace(chosen, happenings=(*chosen.happenings, presses))
     clock = SystemClock(speed=speed, origin_ms=origin_ms, shift_ms=shift_ms)
     asyncio.run(
         _simulate(
-            clock=clock, counts=counts, seed=seed, scenario=scenario, directory=directory,
-            address=(broker_host, broker_port), identities=identities, authority=authority,
+            clock=clock, counts=counts, seed=seed, scenario=chosen, directory=directory,
+            address=(broker_host, broker_port), certificates=None if plain else (authority, identities),
             command_keys={command_key_id: command_key}, connect_within_s=connect_within_s,
         )
     )  # fmt: skip
 
 
 async def _simulate(
-    *, clock: Any, counts: dict[str, int], seed: int, scenario: str, directory: Path, address: tuple[str, int],
-    identities: Path, authority: Path, command_keys: dict[str, Path], connect_within_s: float,
+    *, clock: Any, counts: dict[str, int], seed: int, scenario: Any, directory: Path, address: tuple[str, int],
+    certificates: Any, command_keys: dict[str, Path], connect_within_s: float,
 ) -> None:  # fmt: skip
     import devices
     from edge.host import EdgeHost
     from edge.identity import Identity, load_tls_context, load_verifiers
     from edge.mqtt_link import BrokerAddress, MqttLink
-    from firmware_sim import live
     from firmware_sim.truth import TruthFile
     from firmware_sim.world import World
 
@@ -127,19 +139,34 @@ async def _simulate(
         )
         verifiers = load_verifiers(command_keys)
         for device_id in world.device_ids:
-            tls = load_tls_context(authority, identities / f"{device_id}.pem", identities / f"{device_id}.key")
+            tls = None
+            if certificates is not None:
+                authority, folder = certificates
+                tls = load_tls_context(authority, folder / f"{device_id}.pem", folder / f"{device_id}.key")
             link = MqttLink(device_id, BrokerAddress(*address), tls)
             host.add(device_id, world.kind_of(device_id), WorldLine(world.line(device_id)), link, Identity(tls, verifiers))
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
-            living = group.create_task(live.run(world, clock))
+            standing_still = asyncio.Event()
+            living = group.create_task(_live(world, clock, standing_still))
             reporting = group.create_task(_report(host, world, directory / "statistics.json"))
-            loop.add_signal_handler(signal.SIGUSR1, living.cancel)
+            loop.add_signal_handler(signal.SIGUSR1, standing_still.set)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, host.stop)
             await host.run()
             living.cancel()
             reporting.cancel()
+
+
+async def _live(world: Any, clock: Any, standing_still: asyncio.Event) -> None:
+    """Let the world go on; once it is told to stand still, only until no hardware keeps an event."""
+    from firmware_sim import live
+
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(live.run(world, clock))
+        await standing_still.wait()
+        running.cancel()
+    await live.settle(world, clock, within_s=SETTLE_S_MAX)
 
 
 async def _report(host: "EdgeHost", world: Any, path: Path) -> None:

@@ -126,6 +126,8 @@ async def run_cloud(settings: CloudSettings, around: Surroundings, role: Role = 
                         await _start_ingest(parts, stack, group)
                     if role in {"all", "dispatch"}:
                         group.create_task(parts.outbox.run())
+                        for work in parts.handlers.background:
+                            group.create_task(work())
                     group.create_task(_serve_http(parts, role))
             except* _StoppedError:
                 _log.info("stopped")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make the secrets of a first installation in deploy/secrets/: passwords, the command key, and certificates for
-# the broker, the cloud and the devices named as arguments. Existing files are kept. The authority's key stays in
+# the broker, the ingester and the devices named as arguments. Existing files are kept. The authority's key stays in
 # deploy/secrets/authority: move it off the machine when the devices have their certificates.
 #   deploy/make_secrets.sh broker.example.com bike-001 room-001
 set -euo pipefail
@@ -29,7 +29,7 @@ if [ ! -e authority/ca.pem ]; then
 fi
 [ "$host" = localhost ] && names="DNS:localhost,DNS:broker,IP:127.0.0.1" || names="DNS:$host,DNS:localhost,DNS:broker,IP:127.0.0.1"
 leaf broker broker "$names" serverAuth
-leaf cloud cloud DNS:cloud clientAuth
+leaf ingester ingester DNS:ingester clientAuth
 for device in "$@"; do
   case $device in *[!a-z0-9-]* | "") echo "not a device id: $device" >&2; exit 2 ;; esac
   leaf "devices/$device" "$device" "DNS:$device" clientAuth
@@ -43,5 +43,5 @@ password grafana_password
 [ -e command_key ] || openssl genpkey -algorithm ed25519 -out command_key
 printf 'postgresql+psycopg://fleet:%s@postgresql:5432/fleet' "$(cat postgresql_password)" >database_url
 # Containers run as users of their own, and compose mounts these files as they are; the folder keeps others out.
-chmod 0444 ./*.pem broker.key cloud.key ./*_password influxdb_token command_key database_url authority/ca.pem
+chmod 0444 ./*.pem broker.key ingester.key ./*_password influxdb_token command_key database_url authority/ca.pem
 echo "secrets are in deploy/secrets/; keep deploy/secrets/authority somewhere else" >&2

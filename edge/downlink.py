@@ -107,7 +107,9 @@ class Downlink:
         if order.device_id != self._device_id:
             self._ignore("wrong_device")
             return None
-        known = self._not_kept.get(order.id) or await self._journal.read(lambda store: store.command(self._device_id, order.id))
+        known = self._not_kept.get(order.id) or await self._journal.read(
+            lambda store: store.command(self._device_id, order.id)
+        )
         if known is not None:
             self._repeat(known)
             return None

@@ -16,7 +16,6 @@ from fleet.topics import DownChannel, UpChannel, down, up
 
 _QOS: Final = 1
 _INCOMING_MAX: Final = 256
-_CONNECT_S_MAX: Final = 10.0
 _PUBLISH_S_MAX: Final = 10.0
 
 _log = logging.getLogger(__name__)
@@ -64,8 +63,11 @@ class _MqttSession:
 class MqttLink:
     """Connections of one device to one broker; clean start, session expiry 0: the journal is the memory."""
 
-    def __init__(self, device_id: str, address: BrokerAddress, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, device_id: str, address: BrokerAddress, tls: ssl.SSLContext | None, *, connect_s_max: float = 10.0
+    ) -> None:
         """`tls` None connects in plain: only for a broker on the same host."""
+        self._connect_s_max = connect_s_max
         self._device_id = device_id
         self._address = address
         self._tls = tls
@@ -88,11 +90,12 @@ class MqttLink:
         )
         try:
             try:
-                async with asyncio.timeout(_CONNECT_S_MAX):
+                async with asyncio.timeout(self._connect_s_max):
                     await client.__aenter__()
             except BaseException:
-                # aiomqtt leaves the socket of a failed attempt to the event loop; without this it would stay open.
+                # aiomqtt leaves the socket of a failed attempt open until the keep-alive runs out.
                 client._client.disconnect()  # noqa: SLF001
+                client._client.loop_write()  # noqa: SLF001
                 raise
             try:
                 await client.subscribe([(down(self._device_id, channel), _QOS) for channel in DownChannel])

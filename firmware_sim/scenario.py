@@ -93,6 +93,7 @@ _REFILL: Final = (
 )
 _REALISTIC_LINE: Final = FaultRates(dropped_per_million=5.0, corrupted_per_million=15.0)
 
+
 QUIET: Final = Scenario(
     name="quiet",
     description="Nobody presses, nothing breaks, the lines are clean.",

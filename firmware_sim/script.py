@@ -57,6 +57,10 @@ class Script:
             _, _, do = heapq.heappop(self._due)
             do(now_ms)
 
+    def end(self) -> None:
+        """Nothing more is due."""
+        self._due.clear()
+
     def _at(self, due_ms: int, do: Callable[[int], None]) -> None:
         heapq.heappush(self._due, (due_ms, next(self._order), do))
 

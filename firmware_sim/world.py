@@ -149,6 +149,12 @@ class World:
             for fault in (unit.to_driver_fault, unit.from_driver_fault)
         )
 
+    @property
+    def unacknowledged_events(self) -> int:
+        """Events that the hardware still keeps, because no driver has taken them over."""
+        held = (unit.simulator.snapshot().get("unacknowledged_events", 0) for unit in self._units.values())
+        return sum(events if isinstance(events, int) else len(events) for events in held)
+
     def _unit(self, device_id: str) -> _Unit:
         try:
             return self._units[device_id]
@@ -181,6 +187,10 @@ class World:
             steps += 1
         self._now_ms = max(self._now_ms, now_ms)
         return True
+
+    def end_script(self) -> None:
+        """No more happenings and errands; people and hardware go on by themselves."""
+        self._script.end()
 
     def run_virtual(self, until_ms: int) -> None:
         """Pure simulation up to `until_ms`: the log and the bytes depend on the seed alone.

@@ -138,8 +138,9 @@ def _install(folder: Path) -> None:
     if done.returncode:
         reason = "\n".join(line for line in done.stderr.splitlines() if line.strip())[-2000:]
         raise AssetsError(
-            "front-end assets: npm ci failed. Is the npm registry reachable? Behind a proxy set HTTPS_PROXY; for a mirror "
-            f"set npm_config_registry; for a company's certificate set NODE_EXTRA_CA_CERTS. npm said:\n{reason}"
+            "front-end assets: npm ci failed. Is the npm registry reachable? Behind a proxy set HTTPS_PROXY; "
+            "for a mirror set npm_config_registry; for a company's certificate set NODE_EXTRA_CA_CERTS. "
+            f"npm said:\n{reason}"
         )
 
 

@@ -118,17 +118,19 @@ def check() -> int:
         print(line, file=sys.stderr)
     if stale:
         print("the locks are stale: run `make lock` and commit what it writes", file=sys.stderr)
+    else:
+        print(f"locks: {', '.join(LOCKS)} hold what pyproject.toml asks for", file=sys.stderr)
     return 1 if stale else 0
 
 
 def difference(name: str, present: str, fresh: str) -> list[str]:
     """What resolving would change in a lock, one line per pin."""
     old, new = pins(present), pins(fresh)
+    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     return [
-        f"requirements/{name}.txt: {package}{f' ; {marker}' if marker else ''} is {old.get((package, marker), 'absent')}, "
-        f"should be {new.get((package, marker), 'absent')}"
-        for package, marker in sorted(old.keys() | new.keys())
-        if old.get((package, marker)) != new.get((package, marker))
+        f"requirements/{name}.txt: {' ; '.join(filter(None, key))} is {old.get(key, 'absent')}, "
+        f"should be {new.get(key, 'absent')}"
+        for key in changed
     ]
 
 

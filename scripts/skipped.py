@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 
 def skipped(report: str) -> tuple[int, list[str]]:
     """(number of tests, one line per skipped test with its reason) of a JUnit report."""
-    cases = ElementTree.fromstring(report).findall(".//testcase")  # noqa: S314  # written by our own pytest a moment ago
+    cases = ET.fromstring(report).findall(".//testcase")  # noqa: S314  # written by our own pytest a moment ago
     lines = []
     for case in cases:
         mark = case.find("skipped")

@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
-# Install the programs of the operating system that `demo` or `test` need. Says what it does, and what it cannot do.
+# Install the real components that `make test` runs against. Says what it does, and what it cannot do.
 set -euo pipefail
 
-what=${1:-test}
-export PATH="$PATH:/usr/sbin:/sbin:/opt/homebrew/sbin:/usr/local/sbin"  # where Debian and brew keep brokers and servers
+export PATH="$PATH:/usr/sbin:/sbin:/usr/local/sbin"  # where brokers and servers are
 
 has() {
   case $1 in
@@ -27,12 +26,7 @@ purpose() {
   esac
 }
 
-case $what in
-  demo) wanted="mosquitto" ;;
-  test) wanted="mosquitto mosquitto-clients influxdb nginx-light postgresql-15 chromium fonts-wqy-microhei" ;;
-  *) echo "usage: scripts/system.sh demo|test" >&2; exit 2 ;;
-esac
-
+wanted="mosquitto mosquitto-clients influxdb nginx-light postgresql-15 chromium fonts-wqy-microhei"
 absent=""
 for package in $wanted; do has "$package" || absent="$absent $package"; done
 [ -n "$absent" ] || exit 0
@@ -47,13 +41,6 @@ if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
   apt-get update -qq
   # shellcheck disable=SC2086  # a list of package names
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $absent >/dev/null
-elif [ "$what" = demo ] && command -v brew >/dev/null; then
-  echo "system: installing with brew:$absent" >&2
-  # shellcheck disable=SC2086
-  brew install --quiet $absent
-elif [ "$what" = demo ]; then
-  echo "system: the demo needs Mosquitto on PATH; fix: sudo apt-get install mosquitto (or brew install mosquitto)" >&2
-  exit 1
 else
   for package in $absent; do echo "system: SKIPPED without root: $package ($(purpose "$package"))" >&2; done
   echo "system: fix: sudo apt-get install --no-install-recommends$absent" >&2

@@ -121,14 +121,13 @@ def links_lead_somewhere(root: Path = ROOT) -> list[str]:
     for name, text in texts(root):
         if not name.endswith(".md"):
             continue
-        for number, line in enumerate(text.splitlines(), 1):
-            for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", line):
-                if (
-                    "://" not in target
-                    and not target.startswith("mailto:")
-                    and not ((root / name).parent / target).exists()
-                ):
-                    found.append(f"{name}:{number}: leads nowhere: {target}")
+        here = (root / name).parent
+        found += [
+            f"{name}:{number}: leads nowhere: {target}"
+            for number, line in enumerate(text.splitlines(), 1)
+            for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", line)
+            if "://" not in target and not target.startswith("mailto:") and not (here / target).exists()
+        ]
     return found
 
 

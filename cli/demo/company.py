@@ -279,15 +279,21 @@ class Company:
 
     async def _restock_orders(self) -> int:
         assert self._admin is not None
-        found = await self._admin.call("GET", "/api/v1/work-orders?skill=restock&limit=500")
-        return len(found["orders"])
+        found = await self._admin.call("GET", "/api/v1/work-orders?open=false&limit=500")
+        return sum(order["skill"] == "restock" for order in found["orders"])
 
     async def _sales(self) -> dict[str, int]:
         """As the ledger's side has them, purchase by purchase; the machines' drops are among the compared events."""
         assert self._admin is not None
-        states = await self._admin.call("GET", "/api/v1/purchases?everybody=true&limit=1000")
-        ours = set(self.tally.purchases)
-        found = [purchase["state"] for purchase in states if purchase["id"] in ours]
+        states: dict[str, str] = {}
+        before = ""
+        while True:
+            page = await self._admin.call("GET", f"/api/v1/purchases?limit=100{before}")
+            states |= {purchase["id"]: purchase["state"] for purchase in page["purchases"]}
+            if page["next_before"] is None:
+                break
+            before = f"&before={page['next_before']}"
+        found = [states.get(purchase, "lost") for purchase in self.tally.purchases]
         return {"asked": self.tally.sales_asked, "delivered": found.count("delivered"), "refunded": found.count("refunded")}
 
     async def _points(self) -> int:

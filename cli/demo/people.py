@@ -121,7 +121,8 @@ async def eat(client: Client, clock: Clock, rng: random.Random, every_s: float, 
     """Buy a meal that is in stock, wait for it, be full for a while, for ever."""
     while True:
         await asyncio.sleep(rng.expovariate(1 / every_s) / clock.speed)
-        machines = [machine for machine in await client.call("GET", "/api/v1/machines") if _choices(machine)]
+        found = await client.call("GET", "/api/v1/machines")
+        machines = [machine for machine in found["machines"] if _choices(machine)]
         if not machines:
             continue
         machine = rng.choice(machines)
@@ -133,12 +134,14 @@ async def eat(client: Client, clock: Clock, rng: random.Random, every_s: float, 
             continue
         tally.sales_asked += 1
         tally.purchases.append(found["id"])
-        while found["state"] not in {"delivered", "refunded", "cancelled", "payment_failed", "manual"}:
+        while not found["final"]:
             found = await client.call("GET", f"/api/v1/purchases/{found['id']}?wait_s=10")
 
 
 def _choices(machine: dict[str, Any]) -> list[str]:
-    return [str(meal["sku"]) for meal in machine.get("menu", ()) if meal.get("available", 0) > 0]
+    if machine["obstacle"]:
+        return []
+    return [str(meal["sku"]) for meal in machine["menu"] if meal["stock_count"] > 0]
 
 
 async def answer_calls(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 import devices
 from cli.broker import BrokerTls
@@ -24,6 +24,8 @@ from cloud.identity.authority import (
 )
 from cloud.members.repository import add_person
 from cloud.members.seed import DemoPerson, seed_demo
+from cloud.tables import person as person_table
+from cloud.wallet.seed import seed_demo as fill_wallets
 from fleet.kind import Site
 
 INGESTER: Final = "ingester"
@@ -138,9 +140,7 @@ def _fill_database(
                 password_hash=_hash_of(tx, employee.id),
             )  # fmt: skip
             extras.append(one)
-        from cloud.wallet.seed import seed_wallets
-
-        seed_wallets(tx, [person.id for person in (*people, *extras)], FIRST_BALANCE_FEN, now_ms)
+        fill_wallets(tx, [person.id for person in (*people, *extras)], now_ms, FIRST_BALANCE_FEN)
         return people, extras
 
     try:
@@ -150,8 +150,4 @@ def _fill_database(
 
 
 def _hash_of(tx: Connection, person_id: str) -> str:
-    from sqlalchemy import select
-
-    from cloud.tables import person
-
-    return str(tx.execute(select(person.c.password_hash).where(person.c.id == person_id)).scalar_one())
+    return str(tx.execute(select(person_table.c.password_hash).where(person_table.c.id == person_id)).scalar_one())

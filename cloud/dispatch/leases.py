@@ -67,6 +67,7 @@ class Leased:
     delivery_id: str
     channel: str
     body: str
+    created_at: int
     attempt: int
     urgent: bool
     token: str
@@ -118,10 +119,19 @@ def lease(
             update(outbox)
             .where(_c.id.in_(select(due.c.id)), _waiting, moment.is_free())
             .values(lease_token=token, lease_until=until_ms, attempts=_c.attempts + 1)
-            .returning(_c.id, _c.delivery_id, _c.notification, _c.attempts)
+            .returning(_c.id, _c.delivery_id, _c.notification, _c.created_at, _c.attempts)
         )
         taken += [
-            Leased(row.id, row.delivery_id, channel, row.notification, row.attempts, urgent, token)
+            Leased(
+                row.id,
+                row.delivery_id,
+                channel,
+                row.notification,
+                row.created_at,
+                row.attempts,
+                urgent=urgent,
+                token=token,
+            )
             for row in tx.execute(statement)
         ]
     return sorted(taken, key=lambda leased: leased.id)

@@ -51,14 +51,14 @@ def order_id_of(cause: str) -> str:
     return identity("order", cause)
 
 
-def alarm_cause(change: AlarmChange) -> str:
+def alarm_cause(alarm_id: str) -> str:
     """An alarm asks for one order from its activation to its end, however often it flaps."""
-    return f"alarm:{change.alarm_id}"
+    return f"alarm:{alarm_id}"
 
 
 def order_id_of_alarm(change: AlarmChange) -> str | None:
     """The order an alarm asks for, if it does."""
-    return order_id_of(alarm_cause(change)) if change.definition.skill is not None else None
+    return order_id_of(alarm_cause(change.alarm_id)) if change.definition.skill is not None else None
 
 
 def need_prefix(device_id: str, cause: str) -> str:
@@ -73,7 +73,7 @@ def for_alarms(tx: Connection, changes: Sequence[AlarmChange]) -> list[OrderMove
         definition = change.definition
         if definition.skill is None:
             continue
-        cause = alarm_cause(change)
+        cause = alarm_cause(change.alarm_id)
         rows.append(
             {
                 "id": order_id_of(cause),
@@ -151,7 +151,7 @@ def _make(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> list[OrderMove]:
 
 def revive(tx: Connection, changes: Sequence[AlarmChange], at: int) -> list[OrderMove]:
     """The alarm is back although its order was closed: the same order is open again."""
-    causes = [alarm_cause(change) for change in changes if change.definition.skill is not None]
+    causes = [alarm_cause(change.alarm_id) for change in changes if change.definition.skill is not None]
     events = {OrderState.DONE.value: OrderEvent.REOPEN, OrderState.CANNOT_COMPLETE.value: OrderEvent.RELEASE}
     moved: list[OrderMove] = []
     if causes:

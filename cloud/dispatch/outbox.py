@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 
 from cloud.dispatch import leases, metrics, notices
 from cloud.dispatch.leases import Leased, Moment, Outcome
+from cloud.metrics import NOTIFY_SECONDS
 from cloud.model import Notification
 from cloud.ports import Database, NotDeliveredError, NotificationChannel
 from fleet.clock import MILLISECONDS_PER_SECOND, Clock
@@ -203,6 +204,9 @@ class Outbox:
         now_ms = self._clock.now_ms()
         if error is None:
             metrics.DELIVERED.labels(leased.channel).inc()
+            if leased.urgent:
+                waited_s = (now_ms - leased.created_at) / MILLISECONDS_PER_SECOND / self._clock.speed
+                NOTIFY_SECONDS.observe(max(0.0, waited_s))
             return Outcome(leased, now_ms)
         error = error[:ERROR_CHARACTERS_MAX]
         metrics.FAILED.labels(leased.channel).inc()

@@ -1,7 +1,8 @@
 """How a purchase lives and ends.
 
 Events of the machine come late or not at all (a link is lost, a frame is damaged), so a later step is
-taken from every earlier one. What was paid ends in `delivered` or `refunded`, or in `manual` if the ledger itself refuses the refund.
+taken from every earlier one. What was paid ends in `delivered` or `refunded`, or in `manual` if the
+ledger itself refuses the refund.
 """
 
 from enum import StrEnum

@@ -1,6 +1,6 @@
 """SQL of purchases and of what machines offer. Every function runs inside the caller's transaction."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, func, insert, select, update
@@ -110,7 +110,7 @@ def changed_since(tx: Connection, at: int, limit: int) -> list[Row[Any]]:
     return list(tx.execute(query.order_by(purchase.c.changed_at).limit(limit)))
 
 
-def machines(tx: Connection, device_ids: Iterable[str] | None = None) -> Sequence[Row[Any]]:
+def machines(tx: Connection, device_ids: Iterable[str] | None = None) -> list[Row[Any]]:
     """Machines in service with their twin (NULL for one that never spoke), ordered by id."""
     query = select(
         device.c.device_id, device.c.name, device.c.latitude, device.c.longitude, twin.c.state, twin.c.online,
@@ -120,7 +120,7 @@ def machines(tx: Connection, device_ids: Iterable[str] | None = None) -> Sequenc
     query = query.where(device.c.kind == KIND, device.c.retired_at.is_(None))
     if device_ids is not None:
         query = query.where(device.c.device_id.in_(list(device_ids)))
-    return tx.execute(query.order_by(device.c.device_id)).all()
+    return list(tx.execute(query.order_by(device.c.device_id)))
 
 
 def promised(tx: Connection) -> dict[tuple[str, str], int]:

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from cloud.api.access import Person, allow
 from cloud.api.services import service
+from cloud.rides.lifecycle import RideState
 from cloud.rides.schemas import BikeLine, BikeList, RideAnswer, RideBody, RideList
 from cloud.rides.service import WAIT_S_MAX, RideService
 
@@ -62,6 +63,7 @@ async def own_ride(
     rides: Rides,
     person: Anybody,
     wait_s: Annotated[float, Query(ge=0, le=WAIT_S_MAX, description="wait so long for its state to change")] = 0.0,
+    seen: Annotated[RideState | None, Query(description="the state you know: another one is answered at once")] = None,
 ) -> RideAnswer:
     """One ride of the asker."""
-    return RideAnswer.model_validate(await rides.ride(ride_id, person, wait_s), from_attributes=True)
+    return RideAnswer.model_validate(await rides.ride(ride_id, person, wait_s, seen), from_attributes=True)

@@ -86,8 +86,10 @@ class RideService:
         self._announce(ride)
         return ride
 
-    async def ride(self, ride_id: str, person: Person, wait_s: float = 0.0) -> Row[Any]:
-        """A ride of this person, as soon as its state changes or after `wait_s` real seconds.
+    async def ride(self, ride_id: str, person: Person, wait_s: float = 0.0, seen: RideState | None = None) -> Row[Any]:
+        """A ride of this person, as soon as its state is another than `seen`, or after `wait_s` real seconds.
+
+        Without `seen` a change counts from now; one that came just before this call is then waited past.
 
         Raises:
             ProblemError: 404 if there is none, or it is somebody else's.
@@ -95,11 +97,11 @@ class RideService:
         news = asyncio.Event()
         self._waiting[ride_id].add(news)  # before reading, so that no change slips in between
         try:
-            first = await self._read(ride_id, person)
-            latest = first
+            latest = await self._read(ride_id, person)
+            known = latest.state if seen is None else seen.value
             try:
                 async with asyncio.timeout(min(wait_s, WAIT_S_MAX)):
-                    while latest.state == first.state and RideState(latest.state) not in RIDE.final:
+                    while latest.state == known and RideState(latest.state) not in RIDE.final:
                         await self._news_or_poll(news)
                         latest = await self._read(ride_id, person)
             except TimeoutError:

@@ -162,8 +162,19 @@ class Spool:
     def read(self, position: int, bytes_max: int = _READ_BYTES_MAX) -> SpoolBatch:
         """Synced batches from `position` (as returned by `append` or an earlier read), about `bytes_max` of them.
 
-        At least one batch is returned if there is one. A position before the oldest segment starts there.
+        There are no envelopes only at the end: damage and gaps are passed over. A position before the oldest
+        segment starts there.
         """
+        skipped_bytes = 0
+        while True:
+            batch = self._read_segment(position, bytes_max)
+            skipped_bytes += batch.skipped_bytes
+            if batch.envelopes or batch.next_position >= self._synced:
+                return batch._replace(skipped_bytes=skipped_bytes)
+            position = batch.next_position
+
+    def _read_segment(self, position: int, bytes_max: int) -> SpoolBatch:
+        """The same, from the one segment that holds `position`; may find nothing in it."""
         with self._lock:
             starts, synced = list(self._starts), self._synced
         position = max(position, starts[0])

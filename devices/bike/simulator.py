@@ -61,7 +61,7 @@ class BikeSimulator:
 
     @property
     def next_due_ms(self) -> int:
-        return min(self._controller.next_due_ms, *self._people.values())
+        return min((self._controller.next_due_ms, *self._people.values()))
 
     def advance(self, now_ms: int) -> SimulatorOutput:
         while (due_ms := self.next_due_ms) <= now_ms:

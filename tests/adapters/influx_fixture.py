@@ -8,6 +8,7 @@ import socket
 import subprocess
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -124,8 +125,7 @@ class InfluxBehindNginx:
                 process.wait(20)
 
     def _workers(self):
-        with open(f"/proc/{self._nginx.pid}/task/{self._nginx.pid}/children", encoding="ascii") as children:
-            return set(children.read().split())
+        return set(Path(f"/proc/{self._nginx.pid}/task/{self._nginx.pid}/children").read_text().split())
 
     def _write_conf(self, fault):
         text = NGINX_CONF.format(

@@ -11,6 +11,7 @@ CONF = """
 listener {port} 127.0.0.1
 allow_anonymous true
 persistence false
+user root
 max_queued_messages 0
 max_inflight_messages 0
 {extra}

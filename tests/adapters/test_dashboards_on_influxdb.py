@@ -1,15 +1,12 @@
 """Every panel's query on a real InfluxDB 1.6.7: the answer is what the written readings imply, not just "not empty"."""
 
 import itertools
-import os
-import shutil
-import socket
 import statistics
-import subprocess
 from typing import get_args, get_origin
 
 import httpx
 import pytest
+from influx_fixture import TOKEN
 
 from cloud.timeseries.lines import encode_lines
 from cloud.timeseries.points import Point
@@ -19,6 +16,7 @@ from fleet.units import unit_of
 
 pytestmark = pytest.mark.influxdb
 
+DATABASE = "boards"
 START_MS = 1_790_000_400_000  # on a full hour, so that time steps are easy to count
 STEP_MS = 600_000
 READINGS = 12
@@ -30,43 +28,22 @@ AGGREGATES = {
 
 
 @pytest.fixture(scope="module")
-def query(tmp_path_factory):
-    """A function that runs InfluxQL on a fresh server holding three devices of every kind."""
-    influxd = shutil.which("influxd")
-    if influxd is None:
-        pytest.skip("InfluxDB is not installed (influxd is not on PATH); `make test` installs it when root")
-    folder = tmp_path_factory.mktemp("influxdb")
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        port, rpc_port = one.getsockname()[1], other.getsockname()[1]
-    environment = os.environ | {
-        "INFLUXDB_REPORTING_DISABLED": "true", "INFLUXDB_MONITOR_STORE_ENABLED": "false",
-        "INFLUXDB_BIND_ADDRESS": f"127.0.0.1:{rpc_port}", "INFLUXDB_HTTP_BIND_ADDRESS": f"127.0.0.1:{port}",
-        "INFLUXDB_META_DIR": str(folder / "meta"), "INFLUXDB_DATA_DIR": str(folder / "data"),
-        "INFLUXDB_DATA_WAL_DIR": str(folder / "wal"), "INFLUXDB_HTTP_LOG_ENABLED": "false",
-    }  # fmt: skip
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen([influxd], env=environment, stdout=log, stderr=log)
-    try:
-        transport = httpx.HTTPTransport(retries=60)  # connection refused until it listens; waits longer each time
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", transport=transport, timeout=30) as client:
-            client.post("/query", params={"q": "CREATE DATABASE fleet"}).raise_for_status()
-            lines = encode_lines([point for kind in kinds().values() for point in points_of(kind)])
-            client.post("/write", params={"db": "fleet"}, content=lines).raise_for_status()
+def query(influx):
+    """A function that runs InfluxQL on a database holding three devices of every kind."""
+    influx.create_database(DATABASE)
+    with httpx.Client(base_url=influx.url, headers={"Authorization": f"Token {TOKEN}"}, timeout=30) as client:
+        for kind, device in itertools.product(kinds().values(), DEVICES):
+            lines = encode_lines(points_of(kind, device))
+            parameters = {"bucket": DATABASE, "precision": "ns"}
+            client.post("/api/v2/write", params=parameters, content=lines).raise_for_status()
 
-            def run(text):
-                answer = (
-                    client.get("/query", params={"db": "fleet", "q": text, "epoch": "ms"}).raise_for_status().json()
-                )
-                (result,) = answer["results"]
-                assert "error" not in result, (text, result)
-                return result.get("series", [])
+        def run(text):
+            parameters = {"db": DATABASE, "q": text, "epoch": "ms"}
+            (result,) = client.get("/query", params=parameters).raise_for_status().json()["results"]
+            assert "error" not in result, (text, result)
+            return result.get("series", [])
 
-            yield run
-    finally:
-        server.terminate()
-        server.wait(20)
+        yield run
 
 
 def readings_of(kind, device):
@@ -85,12 +62,8 @@ def readings_of(kind, device):
         yield START_MS + index * STEP_MS, fields
 
 
-def points_of(kind):
-    return [
-        Point(kind.name, device, at_ms * 1_000_000, fields)
-        for device in DEVICES
-        for at_ms, fields in readings_of(kind, device)
-    ]
+def points_of(kind, device):
+    return [Point(kind.name, device, at_ms * 1_000_000, fields) for at_ms, fields in readings_of(kind, device)]
 
 
 def filled_in(text):

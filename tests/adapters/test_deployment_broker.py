@@ -107,33 +107,33 @@ class Party:
 
 @pytest.fixture
 def parties(broker, secrets):
-    made = {name: Party(broker, secrets, name) for name in ("cloud", "devices/bike-001", "devices/bike-002")}
+    made = {name: Party(broker, secrets, name) for name in ("ingester", "devices/bike-001", "devices/bike-002")}
     yield made
     for party in made.values():
         party.close()
 
 
 def test_a_device_writes_its_own_topics_only(parties):
-    cloud, device = parties["cloud"], parties["devices/bike-001"]
-    cloud.subscribe("f/#")
+    ingester, device = parties["ingester"], parties["devices/bike-001"]
+    ingester.subscribe("f/#")
     device.publish(up("bike-002", UpChannel.EVENT), b"forged")
     device.publish(down("bike-001", DownChannel.COMMAND), b"forged")
     device.publish("other/topic", b"forged")
     device.publish(up("bike-001", UpChannel.EVENT), b"own")
-    assert cloud.received.get(timeout=WAIT_S) == (up("bike-001", UpChannel.EVENT), b"own")
-    assert cloud.received.empty()
+    assert ingester.received.get(timeout=WAIT_S) == (up("bike-001", UpChannel.EVENT), b"own")
+    assert ingester.received.empty()
 
 
 def test_a_device_reads_its_own_commands_only(parties):
-    cloud, device, other = parties["cloud"], parties["devices/bike-001"], parties["devices/bike-002"]
+    ingester, device, other = parties["ingester"], parties["devices/bike-001"], parties["devices/bike-002"]
     for party in (device, other):
         party.subscribe("#")
         party.subscribe("f/+/+/down/#")
-    cloud.publish(down("bike-001", DownChannel.COMMAND), b"for 1")
-    cloud.publish(down("bike-002", DownChannel.COMMAND), b"for 2")
+    ingester.publish(down("bike-001", DownChannel.COMMAND), b"for 1")
+    ingester.publish(down("bike-002", DownChannel.COMMAND), b"for 2")
     assert device.received.get(timeout=WAIT_S)[1] == b"for 1"
     assert other.received.get(timeout=WAIT_S)[1] == b"for 2"
-    cloud.publish(down("bike-001", DownChannel.ACK), b"last")
+    ingester.publish(down("bike-001", DownChannel.ACK), b"last")
     payloads = {device.received.get(timeout=WAIT_S)[1]}
     while not device.received.empty():
         payloads.add(device.received.get()[1])
@@ -144,7 +144,7 @@ def test_a_device_reads_its_own_commands_only(parties):
 def test_nobody_connects_without_a_certificate_of_this_authority(broker, secrets):
     context = ssl.create_default_context(cafile=str(secrets / "authority/ca.pem"))
     assert not answer_to_connect(broker, context)
-    context.load_cert_chain(secrets / "cloud.pem", secrets / "cloud.key")
+    context.load_cert_chain(secrets / "ingester.pem", secrets / "ingester.key")
     assert answer_to_connect(broker, context)
 
 

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from influx_fixture import BUCKET, TOKEN, influx  # noqa: F401  # a fixture
+from influx_fixture import BUCKET, TOKEN
 
 from cloud.adapters.series_influx import InfluxSeries
 from cloud.adapters.series_queries import FieldNotNumericError
@@ -35,8 +35,10 @@ def point(seq, *, at_ms=None, device="bike-001", kind="bike", index=0, **fields)
     return Point(kind, device, at_ns(at, 1, seq, index), {"message_seq": seq, **fields})
 
 
-async def read(store, field, aggregate="mean", *, from_ms=START_MS, to_ms=START_MS + HOUR_MS, step_ms=HOUR_MS, device="bike-001"):  # fmt: skip
-    return await store.read("bike", device, field, from_ms, to_ms, step_ms, aggregate)
+async def read(store, field, aggregate="mean", *, device="bike-001", **times):
+    """One hour of one bike in one step, unless `times` say otherwise."""
+    times = {"from_ms": START_MS, "to_ms": START_MS + HOUR_MS, "step_ms": HOUR_MS} | times
+    return await store.read("bike", device, field, aggregate=aggregate, **times)
 
 
 async def test_the_same_points_again_change_nothing(store):
@@ -65,13 +67,15 @@ async def test_aggregates(store, aggregate, expected):
 
 
 async def test_buckets_are_aligned_to_the_epoch_and_empty_ones_are_left_out(store):
-    await store.write([point(seq, at_ms=START_MS + minute * MINUTE_MS, x=float(minute)) for seq, minute in enumerate([0, 1, 2, 9, 10])])  # fmt: skip
+    minutes = [0, 1, 2, 9, 10]
+    await store.write([point(minute, at_ms=START_MS + minute * MINUTE_MS, x=float(minute)) for minute in minutes])
     found = await read(store, "x", from_ms=START_MS + MINUTE_MS, to_ms=START_MS + 10 * MINUTE_MS, step_ms=4 * MINUTE_MS)
     assert found == [(START_MS, pytest.approx(1.5)), (START_MS + 8 * MINUTE_MS, pytest.approx(9.0))]
 
 
 async def test_from_is_inclusive_and_to_is_exclusive(store):
-    await store.write([Point("bike", "bike-001", (START_MS + ms) * 1_000_000, {"message_seq": 1, "x": 1.0}) for ms in (0, 999, 1000)])  # fmt: skip
+    times_ns = [(START_MS + ms) * 1_000_000 for ms in (0, 999, 1000)]
+    await store.write([Point("bike", "bike-001", at, {"message_seq": 1, "x": 1.0}) for at in times_ns])
     assert await read(store, "x", "count", to_ms=START_MS + 1000) == [(START_MS, 2)]
 
 
@@ -93,7 +97,10 @@ async def test_every_value_type_is_stored_as_what_it_is(store):
     assert await read(store, "fraction", "count") == [(START_MS, 1)]
 
 
-@pytest.mark.parametrize(("field", "aggregate"), [("state", "mean"), ("state", "last"), ("state", "max"), ("on", "mean"), ("on", "sum")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("field", "aggregate"),
+    [("state", "mean"), ("state", "last"), ("state", "max"), ("on", "mean"), ("on", "sum")],
+)
 async def test_what_is_no_number_is_refused_not_guessed(store, field, aggregate):
     await store.write([point(1, on=True, state="locked")])
     with pytest.raises(FieldNotNumericError):
@@ -138,7 +145,7 @@ async def test_retention_deletes_what_is_older(tmp_path):
     ("fault", "permanent"),
     [("return 400 'partial write';", True), ("return 503;", False), ("return 429;", False), ("return 401;", False)],
 )
-async def test_influxdb_refusals_are_told_apart(influx, fault, permanent):  # noqa: F811  # the fixture
+async def test_influxdb_refusals_are_told_apart(influx, fault, permanent):
     series = InfluxSeries(url=influx.url, token=TOKEN, org="fleet", bucket=BUCKET)
     influx.fault(fault)
     try:

@@ -327,3 +327,24 @@ def test_a_lock_remembers_the_lots_inside_until_the_counted_visit():
     visited = state.apply_event(locked, messages.Restocked(event_id=hex_id(2), lines=()), START_MS)
     assert visited.blocked_lots == ()
     assert visited.cycle == locked.cycle + 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("action", ["brown_out", "power_off"])
+def test_power_lost_while_the_motor_may_be_moving_is_unknown_and_never_vended_again(seed, action):
+    bench = Bench(seed=seed)
+    bench.buy()
+    while "sale_dispensing" not in bench.types():
+        bench.run(0.5)
+    bench.act(action)
+    bench.act("power_on")
+    bench.run(300)
+    assert [item.reason for item in bench.of_type(messages.SaleFailed)] == ["unknown"]
+    assert bench.simulator.snapshot()["motor_runs"] == {hex_id(1): 1}
+    assert "sale_delivered" not in bench.types()
+    assert bench.readings[-1].stock_count == 79, "a box that may have left is not offered again"
+    bench.act("restock")
+    bench.run(300)
+    visit = bench.of_type(messages.Restocked)[0]
+    found = sum(line.found_count - line.expected_count for line in visit.lines)
+    assert found == (1 if bench.simulator.snapshot()["outcomes"][hex_id(1001)] == "none" else 0)

@@ -6,6 +6,7 @@ from firmware_sim.scenario import Scenario
 STARTED_MS = 1_799_985_600_000  # Friday noon in Dalian
 KINDS = ("bike", "meal_machine", "nursing_room")
 THIRTY = dict.fromkeys(KINDS, 10)
+CALM = {"mishap_factor": 0.0, "presses_per_day": 0.0, "visits_per_workday": 0.0}
 CLEAN = Scenario(name="clean", description="no faults, no script", facts={"line_fault_probability": 0.0})
 
 

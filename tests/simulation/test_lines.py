@@ -6,12 +6,13 @@ import random
 from pathlib import Path
 
 import pytest
-from driven import CLEAN, STARTED_MS
+from driven import CALM, CLEAN, STARTED_MS, Edge
 
 import devices
 from firmware_sim import live
 from firmware_sim.line import FaultRates, LineFault, MemoryLine
-from firmware_sim.pseudo_serial import BUFFER_BYTES_MAX, PseudoSerial
+from firmware_sim.pty import BUFFER_BYTES_MAX, PseudoSerial
+from firmware_sim.scenario import Happening, Scenario
 from firmware_sim.truth import TruthMemory
 from firmware_sim.world import World
 from fleet.clock import ManualClock
@@ -81,6 +82,29 @@ def test_the_live_loop_sleeps_until_the_next_due_time_in_real_seconds():
     assert live.pause_s(world, clock) == live.PAUSE_S_MIN
     nobody = World([], {}, 1, STARTED_MS, CLEAN, clock=clock)
     assert live.pause_s(nobody, clock) == live.PAUSE_S_MAX
+
+
+class TickingClock(ManualClock):
+    """Every look at it takes a second."""
+
+    def now_ms(self):
+        self.advance(seconds=1)
+        return super().now_ms()
+
+
+async def test_settling_waits_for_what_the_hardware_keeps_and_gives_up_at_its_limit():
+    clock = TickingClock(STARTED_MS)
+    scenario = Scenario(
+        name="presses", description="", happenings=(Happening(action="press", every_s=1, first_s=1),), facts=CALM
+    )
+    world = World(["nursing_room"], {"nursing_room": 3}, 1, STARTED_MS, scenario, clock=clock)
+    while world.unacknowledged_events == 0:
+        world.advance(clock.now_ms())
+    assert not await live.settle(world, clock, within_s=3), "nobody takes the events"
+    pressed = [line for line in world.truth.lines() if line.what == "pressed"]
+    edge = Edge(world)
+    assert await live.settle(world, clock, within_s=60)
+    assert sorted(event.event_id for _, _, event in edge.events) == sorted(line.event_id for line in pressed)
 
 
 async def test_a_room_on_a_pseudo_terminal_talks_to_a_driver_at_the_other_end(tmp_path):

@@ -189,7 +189,7 @@ def test_an_unknown_device_action_or_scenario_is_named():
 
 
 def test_importing_the_world_loads_neither_edge_nor_cloud():
-    script = "import firmware_sim.world, firmware_sim.live, firmware_sim.pseudo_serial, sys; print(*sys.modules)"
+    script = "import firmware_sim.world, firmware_sim.live, firmware_sim.pty, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert "firmware_sim.world" in loaded
     assert not [name for name in loaded if name.split(".")[0] in {"edge", "cloud", "dashboards", "cli", "sqlalchemy"}]

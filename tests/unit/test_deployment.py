@@ -95,7 +95,7 @@ def test_the_image_is_built_in_stages_from_hashed_locks():
     assert re.findall(r"^FROM \S+ AS (\w+)$", text, re.MULTILINE) == ["build", "base", "edge", "cloud"]
     assert text.count("--require-hashes") == 3
     assert re.search(r"^USER 10001:10001$", text, re.MULTILINE)
-    assert text.count("HEALTHCHECK") == 2
+    assert text.count("\nHEALTHCHECK ") == 1
     copied = re.findall(r"^COPY (?!--from)(\S+) ", text, re.MULTILINE)
     assert all((ROOT / source).exists() for source in copied)
     sent = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
@@ -107,7 +107,7 @@ def test_the_image_is_built_in_stages_from_hashed_locks():
 def test_the_brokers_rules_are_those_of_the_topics():
     rules = [line for line in (ROOT / "deploy/mosquitto/acl").read_text().splitlines() if line and line[0] != "#"]
     assert rules == [
-        "user cloud",
+        "user ingester",
         *(f"topic {access} {topic}" for access, topic in topics.broker_acl_ingester()),
         *(f"pattern {access} {pattern}" for access, pattern in topics.broker_acl_patterns()),
     ]
@@ -158,3 +158,14 @@ def test_paths_stay_inside_the_repository(compose):
             source = volume.split(":")[0]
             if source.startswith("."):
                 assert Path(ROOT, source).resolve().is_relative_to(ROOT)
+
+
+def test_every_setting_is_documented_with_its_default():
+    page = (ROOT / "docs/operations.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `FLEET_")]
+    documented = {name for row in rows for name in re.findall(r"`(FLEET_\w+)`", row.split("|")[1])}
+    assert documented == {f"FLEET_{name}".upper() for name in CloudSettings.model_fields}
+    for name, field in CloudSettings.model_fields.items():
+        if isinstance(field.default, int | float) or (isinstance(field.default, str) and field.default):
+            (row,) = [row for row in rows if f"`FLEET_{name.upper()}`" in row.split("|")[1]]
+            assert f"`{field.default}`" in row, name

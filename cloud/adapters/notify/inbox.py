@@ -1,19 +1,16 @@
 """The web inbox: what people on duty are told in the application itself."""
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from sqlalchemy import Connection
 
+from cloud.api.changes import Changes
 from cloud.dispatch.notices import INBOX, encode
 from cloud.dispatch.rows import insert_new
 from cloud.model import Notification
 from cloud.ports import Database
 from cloud.tables import inbox
-
-Changes = Callable[[str, dict[str, Any]], None]
-"""(topic, facts) → told to every open page."""
 
 TOPIC: Final = "inbox"
 
@@ -42,4 +39,4 @@ class InboxChannel:
         identifier = await self._database.write(store)
         if identifier is not None:
             facts = {"id": str(identifier), "delivery_id": delivery_id, **msgspec.to_builtins(notification)}
-            self._changes(TOPIC, facts)
+            self._changes.publish(TOPIC, facts)

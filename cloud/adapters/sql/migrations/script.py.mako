@@ -1,12 +1,12 @@
 """${message}.
 
-Revision ${up_revision}, after ${down_revision | comma,n}. Written ${create_date}.
+Revision ${up_revision}, after ${down_revision or "nothing" | comma,n}.
 """
+# ruff: noqa: PLR0915  # a list of statements, made by a program
 
 import sqlalchemy as sa
 from alembic import op
 ${imports if imports else ""}
-
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = ${repr(branch_labels)}

@@ -1,11 +1,11 @@
-"""initial schema.
+"""devices and incidents.
 
-Revision 0001, after . Written 2026-11-21 08:33:58.394721.
+Revision 0001, after nothing.
 """
+# a list of statements, made by a program
 
 import sqlalchemy as sa
 from alembic import op
-
 
 revision = "0001"
 down_revision = None
@@ -52,20 +52,6 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("alarm_transition", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_alarm_transition_alarm_id"), ["alarm_id"], unique=False)
-
-    op.create_table(
-        "audit",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
-        sa.Column("at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("actor", sa.Text(), nullable=False),
-        sa.Column("action", sa.Text(), nullable=False),
-        sa.Column("object", sa.Text(), nullable=False),
-        sa.Column("detail", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
-        sqlite_strict=True,
-    )
-    with op.batch_alter_table("audit", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_audit_at"), ["at"], unique=False)
 
     op.create_table(
         "call",
@@ -181,27 +167,6 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_gap_device_id"), ["device_id"], unique=False)
 
     op.create_table(
-        "idempotency",
-        sa.Column("person_id", sa.Text(), nullable=False),
-        sa.Column("key", sa.Text(), nullable=False),
-        sa.Column("body_hash", sa.Text(), nullable=False),
-        sa.Column("created_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("status", sa.Integer(), nullable=True),
-        sa.Column("answer", sa.Text(), nullable=True),
-        sa.PrimaryKeyConstraint("person_id", "key"),
-        sqlite_strict=True,
-    )
-    op.create_table(
-        "inbox",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
-        sa.Column("delivery_id", sa.Text(), nullable=False),
-        sa.Column("notification", sa.Text(), nullable=False),
-        sa.Column("created_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("delivery_id"),
-        sqlite_strict=True,
-    )
-    op.create_table(
         "intent",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("device_id", sa.Text(), nullable=False),
@@ -219,118 +184,6 @@ def upgrade() -> None:
         batch_op.create_index("intent_waiting", ["done_at"], unique=False)
 
     op.create_table(
-        "ledger_account",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column(
-            "balance_fen",
-            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
-            server_default=sa.text("0"),
-            nullable=False,
-        ),
-        sa.Column("may_be_negative", sa.Integer(), nullable=False),
-        sa.CheckConstraint("may_be_negative = 1 OR balance_fen >= 0", name="ledger_balance_not_negative"),
-        sa.PrimaryKeyConstraint("id"),
-        sqlite_strict=True,
-    )
-    op.create_table(
-        "ledger_transaction",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("cause", sa.Text(), nullable=False),
-        sa.Column("at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
-        sqlite_strict=True,
-    )
-    op.create_table(
-        "notice_burst",
-        sa.Column("tier", sa.Text(), nullable=False),
-        sa.Column("key", sa.Text(), nullable=False),
-        sa.Column("short_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("short_count", sa.Integer(), nullable=False),
-        sa.Column("long_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("long_count", sa.Integer(), nullable=False),
-        sa.Column("flood_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
-        sa.PrimaryKeyConstraint("tier", "key"),
-        sqlite_strict=True,
-    )
-    op.create_table(
-        "outbox",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
-        sa.Column("delivery_id", sa.Text(), nullable=False),
-        sa.Column("channel", sa.Text(), nullable=False),
-        sa.Column("reference", sa.Text(), server_default="", nullable=False),
-        sa.Column("notification", sa.Text(), nullable=False),
-        sa.Column("urgent", sa.Integer(), nullable=False),
-        sa.Column("created_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("available_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column("lease_token", sa.Text(), nullable=True),
-        sa.Column("lease_until", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
-        sa.Column("delivered_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
-        sa.Column("given_up_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
-        sa.Column("last_error", sa.Text(), nullable=True),
-        sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("delivery_id"),
-        sqlite_strict=True,
-    )
-    with op.batch_alter_table("outbox", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_outbox_reference"), ["reference"], unique=False)
-        batch_op.create_index("outbox_waiting", ["delivered_at", "given_up_at", "urgent", "available_at"], unique=False)
-
-    op.create_table(
-        "person",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("login", sa.Text(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("role", sa.Text(), nullable=False),
-        sa.Column("password_hash", sa.Text(), nullable=False),
-        sa.Column("language", sa.Text(), server_default="zh_CN", nullable=False),
-        sa.Column("created_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("disabled_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
-        sa.CheckConstraint("role IN ('employee', 'crew', 'admin')", name="person_role_known"),
-        sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("login"),
-        sqlite_strict=True,
-    )
-    op.create_table(
-        "purchase",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("person_id", sa.Text(), nullable=False),
-        sa.Column("device_id", sa.Text(), nullable=False),
-        sa.Column("sku", sa.Text(), nullable=False),
-        sa.Column("price_fen", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("command_id", sa.Text(), nullable=True),
-        sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("reason", sa.Text(), server_default="", nullable=False),
-        sa.Column("asked_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("paid_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
-        sa.Column("delivered_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
-        sa.Column("refunded_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
-        sa.Column("deadline_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("changed_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("command_id"),
-        sqlite_strict=True,
-    )
-    with op.batch_alter_table("purchase", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_purchase_device_id"), ["device_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_purchase_person_id"), ["person_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_purchase_state"), ["state"], unique=False)
-
-    op.create_table(
-        "purchase_step",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
-        sa.Column("purchase_id", sa.Text(), nullable=False),
-        sa.Column("event", sa.Text(), nullable=False),
-        sa.Column("before", sa.Text(), nullable=False),
-        sa.Column("after", sa.Text(), nullable=False),
-        sa.Column("at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
-        sqlite_strict=True,
-    )
-    with op.batch_alter_table("purchase_step", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_purchase_step_purchase_id"), ["purchase_id"], unique=False)
-
-    op.create_table(
         "quarantine",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("received_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -345,43 +198,6 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("quarantine", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_quarantine_received_at"), ["received_at"], unique=False)
-
-    op.create_table(
-        "ride",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("person_id", sa.Text(), nullable=False),
-        sa.Column("device_id", sa.Text(), nullable=False),
-        sa.Column("command_id", sa.Text(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("asked_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("deadline_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("started_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
-        sa.Column("ended_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
-        sa.Column("fee_fen", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
-        sa.Column("reason", sa.Text(), server_default="", nullable=False),
-        sa.Column("flagged", sa.Text(), server_default="", nullable=False),
-        sa.Column("changed_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("command_id"),
-        sqlite_strict=True,
-    )
-    with op.batch_alter_table("ride", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_ride_device_id"), ["device_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_ride_person_id"), ["person_id"], unique=False)
-        batch_op.create_index(
-            "ride_one_per_bike",
-            ["device_id"],
-            unique=True,
-            sqlite_where=sa.text("state IN ('unlocking', 'riding')"),
-            postgresql_where=sa.text("state IN ('unlocking', 'riding')"),
-        )
-        batch_op.create_index(
-            "ride_one_per_person",
-            ["person_id"],
-            unique=True,
-            sqlite_where=sa.text("state IN ('unlocking', 'riding')"),
-            postgresql_where=sa.text("state IN ('unlocking', 'riding')"),
-        )
 
     op.create_table(
         "shard_lease",
@@ -465,45 +281,6 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("work_order_transition", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_work_order_transition_order_id"), ["order_id"], unique=False)
-
-    op.create_table(
-        "ledger_entry",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
-        sa.Column("transaction_id", sa.Text(), nullable=False),
-        sa.Column("account_id", sa.Text(), nullable=False),
-        sa.Column("amount_fen", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["account_id"],
-            ["ledger_account.id"],
-        ),
-        sa.ForeignKeyConstraint(
-            ["transaction_id"],
-            ["ledger_transaction.id"],
-        ),
-        sa.PrimaryKeyConstraint("id"),
-        sqlite_strict=True,
-    )
-    with op.batch_alter_table("ledger_entry", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_ledger_entry_account_id"), ["account_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_ledger_entry_transaction_id"), ["transaction_id"], unique=False)
-
-    op.create_table(
-        "session",
-        sa.Column("token_hash", sa.Text(), nullable=False),
-        sa.Column("person_id", sa.Text(), nullable=False),
-        sa.Column("csrf_token", sa.Text(), nullable=False),
-        sa.Column("created_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("last_used_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("expires_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["person_id"],
-            ["person.id"],
-        ),
-        sa.PrimaryKeyConstraint("token_hash"),
-        sqlite_strict=True,
-    )
-    with op.batch_alter_table("session", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_session_person_id"), ["person_id"], unique=False)
 
     # ### end Alembic commands ###
 

@@ -1,0 +1,79 @@
+"""The commands; each prints one JSON object with `--json`, or a small table."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from cli.output import JsonOption, data, fail, print_json, words
+
+app = typer.Typer(help="Measure what things cost on this machine.", no_args_is_help=True)
+
+
+def _run(what: str, work: Callable[[Path], dict[str, Any]], *, as_json: bool) -> None:
+    from cli.bench.rig import BenchError
+    from cli.broker import BrokerError
+
+    directory = Path(tempfile.mkdtemp(prefix="fleet-bench-"))
+    try:
+        with words.status(f"{what} …"):
+            result = work(directory)
+    except (BenchError, BrokerError) as error:
+        raise fail(f"{error}\nLogs: {directory}") from error
+    shutil.rmtree(directory, ignore_errors=True)
+    if as_json:
+        print_json(result)
+        return
+    table = Table(box=None, show_header=False)
+    for name, value in result.items():
+        table.add_row(name.replace("_", " "), f"[bold]{value}[/bold]")
+    data.print(table)
+
+
+@app.command()
+def ingest(
+    messages: Annotated[int, typer.Option(min=1_000, help="Telemetry messages to measure.")] = 200_000,
+    rate: Annotated[float, typer.Option(min=0, help="Messages per second; 0 = as fast as the broker goes.")] = 0.0,
+    naive: Annotated[bool, typer.Option(help="Measure the naive way beside it.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """CPU µs per telemetry message through the full durable path, beside the naive way on the same broker.
+
+    Example: [bold]fleet bench ingest --messages 400000 --json[/bold]
+    """
+    from cli.bench.ingest import measure
+
+    _run("measuring ingest", lambda directory: measure(directory, messages, rate, naive=naive), as_json=as_json)
+
+
+@app.command()
+def press(
+    seconds: Annotated[float, typer.Option(min=5, help="How long presses come.")] = 60.0,
+    flood: Annotated[float, typer.Option(min=0, help="Telemetry messages per second beside them.")] = 5_000.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Press → notification accepted, at 390 devices and under a telemetry flood.
+
+    Example: [bold]fleet bench press --seconds 120 --json[/bold]
+    """
+    from cli.bench.press import measure
+
+    _run("measuring press to notified", lambda directory: measure(directory, seconds, flood), as_json=as_json)
+
+
+@app.command()
+def edge(
+    seconds: Annotated[float, typer.Option(min=5, help="How long each part is watched.")] = 30.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Memory, start and CPU of one agent with TLS; CPU of 390 agents with their simulators.
+
+    Example: [bold]fleet bench edge --json[/bold]
+    """
+    from cli.bench.edge import measure
+
+    _run("measuring the edge", lambda directory: measure(directory, seconds), as_json=as_json)

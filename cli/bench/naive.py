@@ -1,0 +1,102 @@
+"""The naive way, tuned as its libraries' documents advise: paho callback → json → pydantic → Point → WriteApi.
+
+What a user would write by hand with paho-mqtt and influxdb-client: MQTT 3.1.1 (cheaper in paho), one
+thread, batches of 5,000 points, gzip off. It acknowledges before anything is durable, checks no order and
+keeps no state. The points go to a small HTTP server in another process that answers 204 and discards them.
+"""
+
+import json
+import resource
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any, Final
+
+BATCH_POINTS: Final = 5_000
+TOPICS: Final = "f/+/+/up/telemetry"
+
+
+class _Discard(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        return
+
+
+def sink(port: int) -> None:
+    """An HTTP server that answers 204 to every write."""
+    HTTPServer(("127.0.0.1", port), _Discard).serve_forever()
+
+
+def receive(port: int, sink_port: int, messages: int) -> None:
+    """Receive `messages`, write them, print the CPU they took."""
+    import paho.mqtt.client as paho
+    from influxdb_client import InfluxDBClient, Point, WriteOptions
+
+    import devices
+    from fleet.messages import EpochMs, Message
+
+    reading_type = devices.kind_named("bike").reading
+
+    class Readings(Message):
+        readings: tuple[reading_type, ...]  # type: ignore[valid-type]
+
+    class Telemetry(Message):
+        version: int
+        kind: str
+        device_id: str
+        boot_epoch: int
+        lane: str
+        seq: int
+        occurred_at: EpochMs
+        payload: Readings
+
+    done = threading.Event()
+    count = 0
+    client = InfluxDBClient(url=f"http://127.0.0.1:{sink_port}", token="none", org="none")
+    writer = client.write_api(write_options=WriteOptions(batch_size=BATCH_POINTS, flush_interval=1_000))
+
+    def on_message(_client: Any, _data: Any, message: Any) -> None:
+        nonlocal count
+        found = Telemetry.model_validate(json.loads(message.payload), strict=False)
+        for reading in found.payload.readings:
+            point = Point(found.kind).tag("device_id", found.device_id).time(reading.at, "ms")
+            for name, value in reading.model_dump(exclude={"at"}).items():
+                point.field(name, value)
+            writer.write(bucket="none", record=point)
+        count += 1
+        if count >= messages:
+            done.set()
+
+    receiver = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="bench-naive", protocol=paho.MQTTv311)
+    receiver.on_message = on_message
+    receiver.connect("127.0.0.1", port)
+    receiver.subscribe(TOPICS, qos=1)
+    receiver.loop_start()
+    time.sleep(0.5)  # the subscription must stand before the load begins
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    print("ready", flush=True)
+    done.wait()
+    writer.close()
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    receiver.loop_stop()
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(json.dumps({"cpu_us_per_message": cpu_s / messages * 1e6, "messages": count}), flush=True)
+
+
+def main() -> None:
+    """`python -m cli.bench.naive sink PORT | receive PORT SINK_PORT MESSAGES`."""
+    if sys.argv[1] == "sink":
+        sink(int(sys.argv[2]))
+    else:
+        receive(*(int(text) for text in sys.argv[2:5]))
+
+
+if __name__ == "__main__":
+    main()

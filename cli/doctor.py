@@ -1,0 +1,158 @@
+"""`fleet doctor`: checks what this machine and a running deployment need, and names the fix for each finding."""
+
+import platform
+import shutil
+import socket
+import sqlite3
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import typer
+
+from cli.output import UNHEALTHY, USAGE, JsonOption, data, fail, print_json, words
+
+Verdict = Literal["ok", "warning", "problem"]
+FREE_BYTES_MIN: Final = 2 << 30
+SQLITE_MIN: Final = (3, 37, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what was looked at, what was found, and what to do about it."""
+
+    check: str
+    verdict: Verdict
+    found: str
+    fix: str = ""
+
+
+def doctor(
+    data_directory: Annotated[Path | None, typer.Option(help="Where `fleet serve` keeps its data.")] = None,
+    url: Annotated[str, typer.Option(help="A running `fleet serve`; empty looks at the configured port.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Check this machine and the deployment; exit code 3 if something needs mending.
+
+    Example: [bold]fleet doctor --url http://127.0.0.1:8000[/bold]
+    """
+    from cli.settings_errors import SettingsError, cloud_settings
+
+    try:
+        settings = cloud_settings(data_directory=data_directory)
+    except SettingsError as error:
+        raise fail(str(error), USAGE) from error
+    base_url = url or f"http://{settings.http_host}:{settings.http_port}"
+    findings = [
+        _python(),
+        _sqlite(),
+        _mosquitto(),
+        _front_end(),
+        *_data(settings.data_directory, settings.sql_url()),
+        _broker(settings.broker_host, settings.broker_port),
+        *_service(base_url),
+    ]
+    if as_json:
+        print_json({"healthy": all(found.verdict != "problem" for found in findings),
+                    "findings": [{"check": found.check, "verdict": found.verdict, "found": found.found, "fix": found.fix}
+                                 for found in findings]})  # fmt: skip
+    else:
+        signs = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "problem": "[red]✗[/red]"}
+        for found in findings:
+            data.print(f"{signs[found.verdict]} {found.check}: {found.found}")
+            if found.fix:
+                data.print(f"    → {found.fix}")
+    if any(found.verdict == "problem" for found in findings):
+        words.print("Something needs mending; see the arrows.")
+        raise typer.Exit(UNHEALTHY)
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    if sys.version_info < (3, 11):
+        return Finding("Python", "problem", version, "install Python 3.11 or newer")
+    return Finding("Python", "ok", version)
+
+
+def _sqlite() -> Finding:
+    if sqlite3.sqlite_version_info < SQLITE_MIN:
+        return Finding("SQLite", "problem", sqlite3.sqlite_version, "use a Python with SQLite 3.37 or newer (STRICT tables)")
+    return Finding("SQLite", "ok", sqlite3.sqlite_version)
+
+
+def _mosquitto() -> Finding:
+    from cli.broker import INSTALL_HINT, find_mosquitto
+
+    program = find_mosquitto()
+    if program is None:
+        return Finding("Mosquitto", "warning", "not on this machine", f"needed for demo and benches: {INSTALL_HINT}")
+    return Finding("Mosquitto", "ok", program)
+
+
+def _front_end() -> Finding:
+    from cloud.web.app import STATIC_FOLDER
+
+    missing = [name for name in ("htmx.min.js", "leaflet.js", "uPlot.iife.min.js") if not list(STATIC_FOLDER.rglob(name))]
+    if missing:
+        return Finding("Front-end files", "problem", f"missing {', '.join(missing)}", "run: make setup")
+    return Finding("Front-end files", "ok", "complete")
+
+
+def _data(directory: Path, sql_url: str) -> Iterator[Finding]:
+    if not directory.exists():
+        yield Finding("Data directory", "warning", f"{directory} does not exist yet", "fleet serve makes it at its first start")
+        return
+    free = shutil.disk_usage(directory).free
+    if free < FREE_BYTES_MIN:
+        yield Finding("Disk", "problem", f"{free >> 20} MB free", "free at least 2 GB: the spool stops taking telemetry before the disk is full")
+    else:
+        yield Finding("Disk", "ok", f"{free >> 30} GB free")
+    yield _checked("Database", lambda: _count_devices(sql_url), "check FLEET_DATABASE_URL, and that its server runs")
+
+
+def _count_devices(sql_url: str) -> str:
+    from sqlalchemy import func, select
+
+    from cloud.adapters.sql.database import SqlDatabase
+    from cloud.tables import device
+
+    database = SqlDatabase(sql_url)
+    try:
+        count = database.read_here(lambda tx: tx.execute(select(func.count()).select_from(device)).scalar_one())
+    finally:
+        database.close()
+    return f"{count} devices enrolled"
+
+
+def _broker(host: str, port: int) -> Finding:
+    def connect() -> str:
+        with socket.create_connection((host, port), timeout=2):
+            return f"{host}:{port} accepts connections"
+
+    return _checked("Broker", connect, f"start Mosquitto on {host}:{port}, or set FLEET_BROKER_HOST and FLEET_BROKER_PORT")
+
+
+def _service(base_url: str) -> Iterator[Finding]:
+    def ready() -> str:
+        with urllib.request.urlopen(f"{base_url}/readyz", timeout=3) as answer:
+            return str(answer.read().decode())
+
+    try:
+        found = ready()
+    except urllib.error.HTTPError as error:
+        yield Finding("Cloud", "problem", f"not ready: {error.read().decode()}", "the check that is not ok names the part to look at")
+    except (urllib.error.URLError, OSError) as error:
+        yield Finding("Cloud", "problem", f"{base_url} does not answer: {error}", "start it: fleet serve, or give --url")
+    else:
+        yield Finding("Cloud", "ok", found)
+
+
+def _checked(check: str, look: Callable[[], str], fix: str) -> Finding:
+    try:
+        return Finding(check, "ok", look())
+    except Exception as error:  # whatever is wrong is the finding
+        return Finding(check, "problem", str(error).splitlines()[0], fix)

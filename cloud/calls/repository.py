@@ -1,0 +1,45 @@
+"""Calls in SQL, for reading; their only writer is dispatch, inside the pipeline's commit."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, select
+
+from cloud.tables import call, call_transition, device, person
+from fleet.incident import CallState
+
+
+def _lines() -> Select[Any]:
+    joined = call.outerjoin(device, device.c.device_id == call.c.device_id).outerjoin(
+        person, person.c.id == call.c.acknowledged_by
+    )
+    columns = (*call.c, device.c.name.label("device_name"), person.c.name.label("acknowledged_by_name"))
+    return select(*columns).select_from(joined)
+
+
+def calls(
+    tx: Connection, *, is_open: bool | None, device_id: str | None, before: int | None, limit: int
+) -> list[Row[Any]]:
+    """Newest first; `is_open` False gives the history of cleared ones, None both."""
+    statement = _lines()
+    if is_open is not None:
+        cleared = call.c.state == CallState.CLEARED.value
+        statement = statement.where(~cleared if is_open else cleared)
+    if device_id is not None:
+        statement = statement.where(call.c.device_id == device_id)
+    if before is not None:
+        statement = statement.where(call.c.pressed_at < before)
+    return list(tx.execute(statement.order_by(call.c.pressed_at.desc(), call.c.id).limit(limit)))
+
+
+def call_by_id(tx: Connection, call_id: str) -> Row[Any] | None:
+    """One call, or None."""
+    return tx.execute(_lines().where(call.c.id == call_id)).one_or_none()
+
+
+def steps(tx: Connection, call_ids: Sequence[str]) -> list[Row[Any]]:
+    """Every step of these calls, in the order they were committed."""
+    joined = call_transition.outerjoin(person, person.c.id == call_transition.c.actor)
+    columns = call_transition.c
+    statement = select(*columns, person.c.name.label("actor_name")).select_from(joined)
+    return list(tx.execute(statement.where(columns.call_id.in_(call_ids)).order_by(columns.id)))

@@ -1,0 +1,90 @@
+"""Reading calls, and accepting one through its device's lane. A call is cleared only at its origin."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row
+
+from cloud import audit
+from cloud.api.access import Person
+from cloud.api.problem import conflict, not_found
+from cloud.calls import repository
+from cloud.calls.schemas import CallAnswer, CallList, CallStep
+from cloud.ports import Database, IntentRefusedError, LaneIntents
+from fleet.clock import MILLISECONDS_PER_SECOND, Clock
+
+
+class CallService:
+    """Emergency calls for those on duty. Nobody but the lane changes a call (decision 10)."""
+
+    def __init__(self, database: Database, clock: Clock, intents: LaneIntents) -> None:
+        self._database = database
+        self._clock = clock
+        self._intents = intents
+
+    async def calls(
+        self, person: Person, *, is_open: bool | None, device_id: str | None, before: int | None, limit: int
+    ) -> CallList:
+        """One page, newest first. Looking at the history of one room is written down."""
+
+        def read(tx: Connection) -> tuple[list[Row[Any]], list[Row[Any]]]:
+            rows = repository.calls(tx, is_open=is_open, device_id=device_id, before=before, limit=limit + 1)
+            return rows, repository.steps(tx, [row.id for row in rows[:limit]])
+
+        if device_id is not None and not is_open:
+            await self._note_view(person, device_id)
+        rows, steps = await self._database.read(read)
+        more = len(rows) > limit
+        return CallList(calls=_answers(rows[:limit], steps), next_before=rows[limit - 1].pressed_at if more else None)
+
+    async def call(self, call_id: str, person: Person) -> CallAnswer:
+        """One call with every second of it; raises ProblemError 404. Looking at it is written down."""
+        answer = await self._answer(call_id)
+        await self._note_view(person, answer.device_id)
+        return answer
+
+    async def acknowledge(self, call_id: str, person: Person) -> CallAnswer:
+        """`person` is going there. Raises ProblemError 404, or 409 when somebody else is, or it is over."""
+        before = await self._answer(call_id)
+        try:
+            await self._intents.submit(before.device_id, "acknowledge_call", person.id, {"call_id": call_id})
+        except IntentRefusedError as refusal:
+            raise conflict("not_to_acknowledge", str(refusal)) from refusal
+        at, detail = self._clock.now_ms(), {"device_id": before.device_id, "before": before.state.value}
+        await self._database.write(lambda tx: audit.record(tx, at, person.id, "call.acknowledge", call_id, detail))
+        return await self._answer(call_id)
+
+    async def _answer(self, call_id: str) -> CallAnswer:
+        def read(tx: Connection) -> tuple[Row[Any] | None, list[Row[Any]]]:
+            return repository.call_by_id(tx, call_id), repository.steps(tx, [call_id])
+
+        row, steps = await self._database.read(read)
+        if row is None:
+            raise not_found("call", call_id)
+        return _answers([row], steps)[0]
+
+    async def _note_view(self, person: Person, device_id: str) -> None:
+        at = self._clock.now_ms()
+        await self._database.write(lambda tx: audit.record(tx, at, person.id, "call.view_history", device_id, {}))
+
+
+def _answers(rows: Sequence[Row[Any]], steps: Sequence[Row[Any]]) -> list[CallAnswer]:
+    by_call: defaultdict[str, list[Row[Any]]] = defaultdict(list)
+    for step in steps:
+        by_call[step.call_id].append(step)
+    return [
+        CallAnswer.model_validate(
+            {
+                **row._mapping,  # noqa: SLF001  # the documented way to a row's dict
+                "device_name": row.device_name or row.device_id,
+                "steps": [_step(step, row.pressed_at) for step in by_call[row.id]],
+            }
+        )
+        for row in rows
+    ]
+
+
+def _step(step: Row[Any], pressed_at: int) -> CallStep:
+    seconds = (step.at - pressed_at) / MILLISECONDS_PER_SECOND
+    return CallStep.model_validate({**step._mapping, "seconds_after_press": seconds})  # noqa: SLF001  # as above

@@ -55,7 +55,7 @@ class CloudSettings(BaseSettings):
     clock_shift_ms: int = 0
     """Business minus real time at that moment: a demo may begin at noon whatever the clock says."""
 
-    batch_messages_max: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    batch_messages_max: Annotated[int, Field(ge=1, le=10_000)] = 2000
     batch_linger_ms: Annotated[int, Field(ge=0, le=1000)] = 50
     twin_flush_ms: Annotated[int, Field(ge=0, le=60_000)] = 500
     spool_bytes_max: Annotated[int, Field(ge=1_000_000)] = 4_000_000_000

@@ -10,8 +10,10 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from edge.batch import TelemetryBatch
 from edge.downlink import Downlink
@@ -36,8 +38,11 @@ _TIMER_PAUSE_S_MIN: Final = 0.001  # a driver that is always due must not take t
 _ACKNOWLEDGED_MAX: Final = 4_096
 
 
-class _TypeOnly(Event):
-    model_config = {"extra": "ignore", "strict": False}
+class _TypeOnly(msgspec.Struct):
+    type: str
+
+
+_type_decoder = msgspec.json.Decoder(_TypeOnly)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +51,7 @@ class AgentSettings:
 
     verifiers: Mapping[str, Verifier]
     firmware: str = ""
-    timing: Timing = Timing()
+    timing: Timing = field(default_factory=Timing)
     first_connect_within_s: float = 0.0
 
 
@@ -243,7 +248,7 @@ class EdgeAgent:
     async def _run_acknowledged(self, driver: Driver) -> None:
         while True:
             row = await self._acknowledged.get()
-            model = self._kind.event_type(_TypeOnly.model_validate_json(row.payload).type)
+            model = self._kind.event_type(_type_decoder.decode(row.payload).type)
             await self._handle(driver.on_acknowledged(model.model_validate_json(row.payload), self._clock.now_ms()))
 
     # --- network --------------------------------------------------------------------------------------------------

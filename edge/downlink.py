@@ -96,16 +96,8 @@ class Downlink:
 
     async def on_order(self, data: bytes) -> tuple[str, Command] | None:
         """(id, command) to carry out now, durably remembered; None if it was refused, unreadable or a repetition."""
-        try:
-            order = verify_command(data, self._verifiers)
-        except BadSignatureError as error:
-            self._ignore(error.reason)
-            return None
-        except EnvelopeError:
-            self._ignore("unreadable")
-            return None
-        if order.device_id != self._device_id:
-            self._ignore("wrong_device")
+        order = self._open(data)
+        if order is None:
             return None
         known = self._not_kept.get(order.id) or await self._journal.read(
             lambda store: store.command(self._device_id, order.id)
@@ -125,11 +117,23 @@ class Downlink:
         self._say(order.id, status, reason)
         return order.id, command
 
-    def _ignore(self, reason: str) -> None:
+    def _open(self, data: bytes) -> CommandOrder | None:
+        reason = "wrong_device"
+        try:
+            order = verify_command(data, self._verifiers)
+            if order.device_id == self._device_id:
+                return order
+        except BadSignatureError as error:
+            reason = error.reason
+        except EnvelopeError:
+            reason = "unreadable"
         self.counts[f"ignored_{reason}"] += 1
         _log.warning("%s: command ignored: %s", self._device_id, reason)
+        return None
 
-    def _judge(self, order: CommandOrder) -> tuple[Command | None, ReplyStatus, Reason]:
+    def _judge(  # noqa: PLR0911  # one line per reason, in the order in which they are decided
+        self, order: CommandOrder
+    ) -> tuple[Command | None, ReplyStatus, Reason]:
         now_ms = self._trusted_time.now_ms()
         if now_ms is None:
             return None, ReplyStatus.REFUSED, "untrusted_time"

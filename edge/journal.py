@@ -90,7 +90,7 @@ class Journal:
             return JournalStore(self._path, self._bounds, self._make_id)
         except JournalCorruptError as error:
             aside = set_database_aside(self._path)
-            _log.error("journal damaged, set aside as %s: %s", aside.path.name, error)  # noqa: TRY400  # the damage is not a bug here
+            _log.error("journal damaged, set aside as %s: %s", aside.path.name, error)
             store = JournalStore(self._path, self._bounds, self._make_id)
             store.begin()
             carried = aside.carry_into(store)
@@ -102,7 +102,7 @@ class Journal:
         try:
             return Reserve(self._path.with_name(self._path.name + ".reserve"))
         except OSError as error:
-            _log.error("no emergency reserve: %s", error)  # noqa: TRY400
+            _log.error("no emergency reserve: %s", error)
             return None
 
     @property
@@ -113,7 +113,7 @@ class Journal:
     # --- what agents ask for -----------------------------------------------------------------------------------
 
     async def register(self, device_id: str, on_committed: Listener) -> DeviceRecord:
-        """Count a boot of the device. From now on every row of it that becomes durable is passed to `on_committed`, in order."""
+        """Count a boot of the device; its rows are passed to `on_committed` as they become durable, in order."""
         record = await self.write(lambda store: store.register(device_id), within_s=_SOON_S)
         for lane in Lane:
             key = device_id, lane
@@ -136,7 +136,7 @@ class Journal:
         )
 
     def acknowledge(self, device_id: str, marks: Mapping[Lane, int]) -> None:
-        """The cloud committed these marks; rows go with a later commit. After a crash they are sent again, harmlessly."""
+        """The cloud committed these marks; the rows go with a later commit, or after a crash are sent once more."""
         for lane, mark in marks.items():
             key = device_id, lane
             if mark > self._acknowledged.get(key, 0):
@@ -273,18 +273,22 @@ class Journal:
         _log.error("journal refuses: %s", error)
         for write in batch:
             operation = write.operation
+            if not isinstance(operation, _Append) or operation.lane is not Lane.EMERGENCY:
+                self._fail(write, JournalFullError(str(error)))
+                continue
             try:
-                if not (isinstance(operation, _Append) and operation.lane is Lane.EMERGENCY):
-                    raise JournalFullError(str(error))
                 row = await loop.run_in_executor(self._thread, self._keep_in_reserve, operation)
             except JournalFullError as full:
-                self.refused += 1
-                if not write.future.done():
-                    write.future.set_exception(full)
+                self._fail(write, full)
             else:
                 self._resolve(write, row)
         if is_corruption(error):
             raise JournalCorruptError(str(error)) from error
+
+    def _fail(self, write: _Write[Any], error: JournalFullError) -> None:
+        self.refused += 1
+        if not write.future.done():
+            write.future.set_exception(error)
 
     # --- in the journal's thread -----------------------------------------------------------------------------
 

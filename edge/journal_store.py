@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from edge.records import Bounds, CommandRecord, DeviceRecord, JournalCorruptError, JournalError, Row
+from edge.command_table import COMMAND_SCHEMA, CommandTable
+from edge.records import Bounds, DeviceRecord, JournalCorruptError, JournalError, Row
 from fleet.envelope import BOOTS_PER_GENERATION, Lane
-from fleet.messages import Reason, ReplyStatus
 
 SCHEMA_VERSION: Final = 1
 _SCHEMA: Final = """
@@ -32,10 +32,6 @@ CREATE TABLE event_seen (
     id INTEGER PRIMARY KEY, device_id TEXT NOT NULL, event_id TEXT NOT NULL, UNIQUE (device_id, event_id)
 ) STRICT;
 CREATE INDEX event_seen_order ON event_seen (device_id, id);
-CREATE TABLE command (
-    id INTEGER PRIMARY KEY, device_id TEXT NOT NULL, command_id TEXT NOT NULL, status TEXT NOT NULL,
-    reason TEXT NOT NULL, at INTEGER NOT NULL, reply_acknowledged INTEGER NOT NULL, UNIQUE (device_id, command_id)
-) STRICT;
 CREATE TABLE set_aside (
     id INTEGER PRIMARY KEY, device_id TEXT NOT NULL, lane TEXT NOT NULL, seq INTEGER NOT NULL,
     occurred_at INTEGER NOT NULL, payload BLOB NOT NULL, reason TEXT NOT NULL
@@ -54,7 +50,7 @@ def is_corruption(error: sqlite3.Error) -> bool:
     return code is not None and code & 0xFF in _CORRUPT
 
 
-class JournalStore:
+class JournalStore(CommandTable):
     """Synchronous operations on the open database; see the module for who commits."""
 
     def __init__(self, path: Path, bounds: Bounds, make_id: Callable[[], str]) -> None:
@@ -91,7 +87,7 @@ class JournalStore:
         (version,) = execute("PRAGMA user_version").fetchone()
         if version == 0:
             self._connection.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+                f"BEGIN IMMEDIATE; {_SCHEMA} {COMMAND_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
             )
         elif version != SCHEMA_VERSION:
             raise JournalError(f"journal {self.path} has version {version}, this release reads {SCHEMA_VERSION}")
@@ -211,7 +207,8 @@ class JournalStore:
     def merge(self, device_id: str, storage_id: str, row: Row) -> None:
         """Take a row that was kept outside the database; one that is here already changes nothing."""
         own = self._connection.execute(
-            "SELECT d.storage_id, l.mark FROM device d JOIN lane l USING (device_id) WHERE d.device_id = ? AND l.lane = ?",
+            "SELECT d.storage_id, l.mark FROM device d JOIN lane l USING (device_id) "
+            "WHERE d.device_id = ? AND l.lane = ?",
             (device_id, row.lane.value),
         ).fetchone()
         if own is None:  # the database was set aside after the row was written
@@ -322,7 +319,8 @@ class JournalStore:
         """Keep a copy of a message nobody will take, with the reason; `remove` leaves a hole to be declared."""
         self._connection.execute(
             "INSERT INTO set_aside (device_id, lane, seq, occurred_at, payload, reason) "
-            "SELECT device_id, lane, seq, occurred_at, payload, ? FROM message WHERE device_id = ? AND lane = ? AND seq = ?",
+            "SELECT device_id, lane, seq, occurred_at, payload, ? FROM message "
+            "WHERE device_id = ? AND lane = ? AND seq = ?",
             (reason, device_id, lane.value, seq),
         )
         self._connection.execute(
@@ -339,58 +337,3 @@ class JournalStore:
         ):
             result.setdefault(device_id, {})[Lane(lane)] = (rows, evicted)
         return result
-
-    # --- commands -------------------------------------------------------------------------------------------
-
-    def remember_command(self, device_id: str, record: CommandRecord) -> bool:
-        """Keep a command id before anything moves; False if this storage has seen it."""
-        added = self._connection.execute(
-            "INSERT OR IGNORE INTO command (device_id, command_id, status, reason, at, reply_acknowledged) "
-            "VALUES (?, ?, ?, ?, ?, 0)",
-            (device_id, record.command_id, record.status.value, record.reason, record.at),
-        )
-        self._connection.execute(
-            "DELETE FROM command WHERE device_id = ?1 AND id <= (SELECT id FROM command WHERE device_id = ?1 "
-            "ORDER BY id DESC LIMIT 1 OFFSET ?2)",
-            (device_id, self.bounds.commands_max),
-        )
-        return added.rowcount == 1
-
-    def conclude_command(self, device_id: str, record: CommandRecord) -> None:
-        """Record how a command ended."""
-        self._connection.execute(
-            "UPDATE command SET status = ?, reason = ?, at = ? WHERE device_id = ? AND command_id = ?",
-            (record.status.value, record.reason, record.at, device_id, record.command_id),
-        )
-
-    def acknowledge_replies(self, device_id: str, command_ids: Iterable[str]) -> None:
-        """The cloud has committed the final replies of these commands."""
-        self._connection.executemany(
-            "UPDATE command SET reply_acknowledged = 1 WHERE device_id = ? AND command_id = ?",
-            [(device_id, command_id) for command_id in command_ids],
-        )
-
-    def open_commands(self, device_id: str) -> list[CommandRecord]:
-        """Commands that still run or whose final reply is not acknowledged, oldest first."""
-        return [
-            _command(fields)
-            for fields in self._connection.execute(
-                "SELECT command_id, status, reason, at, reply_acknowledged FROM command "
-                "WHERE device_id = ? AND NOT reply_acknowledged ORDER BY id",
-                (device_id,),
-            )
-        ]
-
-    def command(self, device_id: str, command_id: str) -> CommandRecord | None:
-        """What is known of a command id."""
-        fields = self._connection.execute(
-            "SELECT command_id, status, reason, at, reply_acknowledged FROM command "
-            "WHERE device_id = ? AND command_id = ?",
-            (device_id, command_id),
-        ).fetchone()
-        return _command(fields) if fields else None
-
-
-def _command(fields: tuple[str, str, Reason, int, int]) -> CommandRecord:
-    command_id, status, reason, at, acknowledged = fields
-    return CommandRecord(command_id, ReplyStatus(status), reason, at, bool(acknowledged))

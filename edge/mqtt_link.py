@@ -82,7 +82,7 @@ class MqttLink:
             protocol=aiomqtt.ProtocolVersion.V5,
             clean_start=True,
             keepalive=keep_alive_s,
-            timeout=_PUBLISH_S_MAX,
+            timeout=self._connect_s_max,
             tls_context=self._tls,
             max_queued_incoming_messages=_INCOMING_MAX,
             queue_type=_CountingQueue,
@@ -90,13 +90,15 @@ class MqttLink:
         )
         try:
             try:
-                async with asyncio.timeout(self._connect_s_max):
+                async with asyncio.timeout(2 * self._connect_s_max):
                     await client.__aenter__()
             except BaseException:
                 # aiomqtt leaves the socket of a failed attempt open until the keep-alive runs out.
-                client._client.disconnect()  # noqa: SLF001
-                client._client.loop_write()  # noqa: SLF001
+                with suppress(asyncio.CancelledError):  # of its own future, if it was cancelled while waiting
+                    client._client.disconnect()  # noqa: SLF001
+                    client._client.loop_write()  # noqa: SLF001
                 raise
+            client.timeout = _PUBLISH_S_MAX
             try:
                 await client.subscribe([(down(self._device_id, channel), _QOS) for channel in DownChannel])
                 yield _MqttSession(client, self._device_id)

@@ -1,13 +1,21 @@
 """What is done with a damaged database: it is renamed, never deleted, and what can still be read of it goes on."""
 
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal
 
 from edge.journal_store import JournalStore
 from fleet.envelope import Lane
 
+Order = Literal["ASC", "DESC"]
+_READ_ALL: Final[Mapping[Order, str]] = {
+    "ASC": "SELECT lane, device_id, occurred_at, payload, event_id FROM message ORDER BY device_id, lane, seq",
+    "DESC": "SELECT lane, device_id, occurred_at, payload, event_id FROM message "
+    "ORDER BY device_id DESC, lane DESC, seq DESC",
+}
 Salvaged = tuple[str, int, bytes, str | None]
 """(device id, occurred_at, payload, event id)."""
 
@@ -49,14 +57,11 @@ class DamagedDatabase:
         return carried
 
 
-def _readable(damaged: sqlite3.Connection, lane: Lane, order: str) -> list[Salvaged]:
+def _readable(damaged: sqlite3.Connection, lane: Lane, order: Order) -> list[Salvaged]:
     rows: list[Salvaged] = []
     with suppress(sqlite3.DatabaseError):
         # In the key's own order and without a condition: a sorter would read all of it before the first row.
-        for row_lane, *row in damaged.execute(
-            "SELECT lane, device_id, occurred_at, payload, event_id FROM message "
-            f"ORDER BY device_id {order}, lane {order}, seq {order}"  # noqa: S608  # one of two words
-        ):
+        for row_lane, *row in damaged.execute(_READ_ALL[order]):
             if row_lane == lane.value:
                 rows.append((row[0], row[1], row[2], row[3]))
     return rows

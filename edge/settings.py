@@ -96,7 +96,9 @@ class EdgeSettings(BaseModel):
         broker = self.broker
         tls = None
         if not broker.plain:
-            assert broker.authority and broker.certificate and broker.private_key
+            assert broker.authority
+            assert broker.certificate
+            assert broker.private_key
             tls = load_tls_context(broker.authority, broker.certificate, broker.private_key)
         return Identity(tls, load_verifiers(self.command_keys))
 

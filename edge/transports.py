@@ -150,11 +150,11 @@ class SerialLine:
         import tty  # noqa: PLC0415
 
         self.close()
+        speed = getattr(termios, f"B{self._baud}", None)
+        if speed is None:
+            raise OSError(f"{self._device}: {self._baud} baud is not supported")
         file = os.open(self._device, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
         try:
-            speed = getattr(termios, f"B{self._baud}", None)
-            if speed is None:
-                raise OSError(f"{self._device}: {self._baud} baud is not supported")
             tty.setraw(file)
             attributes = termios.tcgetattr(file)
             attributes[4] = attributes[5] = speed
@@ -163,9 +163,6 @@ class SerialLine:
         except termios.error as error:
             os.close(file)
             raise OSError(f"{self._device}: {error}") from error
-        except OSError:
-            os.close(file)
-            raise
         self._file = file
         self._inbox = _Inbox()
         asyncio.get_running_loop().add_reader(file, self._on_readable)

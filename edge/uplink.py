@@ -236,13 +236,22 @@ class Uplink:
             if mark > self._journal.last_seq(self.device_id, lane):  # more than we ever sent: let the welcome settle it
                 self._hello_wanted.set()
                 continue
-            self._finish(lane, self._windows[lane].acknowledge(mark, now_s), mark, refused_seqs)
+            unread = await self._unread(lane, mark)
+            self._finish(lane, [*self._windows[lane].acknowledge(mark, now_s), *unread], mark, refused_seqs)
         for lane in acknowledgement.resend:
             if acknowledgement.marks.get(lane, self._windows[lane].mark) < self._windows[lane].mark:
                 self._hello_wanted.set()  # the cloud stands before what it acknowledged: ask it under its signature
             elif self._windows[lane].go_back(now_s):
                 self.counts["gaps"] += 1
         self._wake_all()
+
+    async def _unread(self, lane: Lane, mark: int) -> list[Row]:
+        """Emergencies up to `mark` that are not in memory: sent before a restart, and still to be shown as received."""
+        window = self._windows[lane]
+        if lane is not Lane.EMERGENCY or mark <= window.last_known:
+            return []
+        rows = await self._journal.pending(self.device_id, lane, window.last_known, mark - window.last_known)
+        return [row for row in rows if window.last_known < row.seq <= mark]
 
     def _finish(self, lane: Lane, rows: list[Row], mark: int, refused: set[tuple[Lane, int]]) -> None:
         self.counts["acknowledged"] += len(rows)
@@ -280,7 +289,8 @@ class Uplink:
             now_s = self._clock.monotonic_s()
             for lane in Lane:
                 mark = welcome.marks.get(lane, 0)
-                self._finish(lane, self._windows[lane].settle(mark, self._hello_sent_s, now_s), mark, set())
+                unread = await self._unread(lane, mark)
+                self._finish(lane, [*self._windows[lane].settle(mark, self._hello_sent_s, now_s), *unread], mark, set())
         self.welcomed = not self._renew
         self._welcome_came.set()
         self._wake_all()

@@ -57,11 +57,12 @@ class LaneWindow:
         """A row became durable; it is kept here if it directly follows what is here and fits."""
         if self._reading or self.more_in_journal or len(self._rows) >= self._timing.window_messages_max:
             self.more_in_journal = True
-        elif row.seq > self._last_known:
+        elif row.seq > self.last_known:
             self._rows.append(row)
 
     @property
-    def _last_known(self) -> int:
+    def last_known(self) -> int:
+        """The highest seq that is here or acknowledged; what follows is at most in the journal."""
         return self._rows[-1].seq if self._rows else self.mark
 
     def begin_reading(self) -> tuple[object, int, int] | None:
@@ -71,7 +72,7 @@ class LaneWindow:
             return None
         self.more_in_journal = False  # unless something is offered while the journal is being read
         self._reading = object()
-        return self._reading, self._last_known, room
+        return self._reading, self.last_known, room
 
     def fill(self, token: object, rows: Sequence[Row], *, more: bool) -> None:
         """Rows that were read; `more` if the journal may have further ones. Ignored if `reload` came between."""
@@ -79,7 +80,7 @@ class LaneWindow:
             return
         self._reading = None
         for row in rows:
-            if row.seq > self._last_known:
+            if row.seq > self.last_known:
                 self._rows.append(row)
         self.more_in_journal = self.more_in_journal or more
 

@@ -119,7 +119,7 @@ DEMO: Final = Scenario(
     },
     line_faults=FaultRates(dropped_per_million=20.0, corrupted_per_million=60.0),
     happenings=(
-        Happening(action="press", every_s=120.0, first_s=20.0),
+        Happening(action="press", every_s=120.0, first_s=150.0),
         Happening(action="open_fridge_door", every_s=600.0, first_s=60.0, remedy="close_fridge_door",
                   remedy_after_s=(840.0, 1_200.0)),
         Happening(action="break_button", every_s=900.0, first_s=120.0, remedy="repair_button"),

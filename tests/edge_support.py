@@ -1,4 +1,4 @@
-"""What the tests of the edge share: a tiny kind, a small cloud that keeps the protocol, and a link without a network."""
+"""What the tests of the edge share: a tiny kind, a small cloud that keeps the protocol, a link without a network."""
 
 import asyncio
 import random
@@ -78,7 +78,7 @@ async def eventually(condition, within_s=5.0):
     """Wait until `condition()` holds; fails after `within_s`."""
     try:
         async with asyncio.timeout(within_s):
-            while not condition():
+            while not condition():  # noqa: ASYNC110  # conditions over foreign objects have no event
                 await asyncio.sleep(0.002)
     except TimeoutError:
         raise AssertionError(f"not within {within_s} s: {condition}") from None
@@ -205,7 +205,7 @@ class FakeLink:
         self._released = asyncio.Event()
 
     @asynccontextmanager
-    async def connect(self, will, keep_alive_s):
+    async def connect(self, will, keep_alive_s):  # noqa: ARG002  # the port's signature
         self.connects += 1
         if not self.up:
             raise LinkError("refused")

@@ -1,21 +1,191 @@
-"""The edge: memory and CPU of one agent with TLS, start to welcomed, and 390 agents with simulators in one process."""
+"""The edge: memory, start and CPU of one agent with TLS on a serial port, and of the whole fleet in one process.
 
-import datetime as dt
-import sys
+The agent is the production command (`fleet edge`) with a certificate of its own, on a pseudo-terminal behind
+which simulated hardware lives; the broker asks for client certificates and the cloud is `fleet serve`. The
+fleet is `fleet sim` in its quiet scenario at real time, so agents and hardware together.
+"""
+
+import asyncio
+import contextlib
+import json
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any, Final
 
-from cli.bench.rig import BenchError
-from cli.broker import Broker, free_port
-from cli.clock import real_now_ms
-from cli.demo import stage
+import devices
+from cli.bench.rig import BenchError, Rig
+from cli.broker import Broker
+from cli.clock import SystemClock, real_now_ms
+from cli.demo.stage import Stage, fleet_of, set_up
 from cli.processes import Child, cpu_seconds, resident_mb
+from firmware_sim import live
+from firmware_sim.pty import PseudoSerial
+from firmware_sim.scenario import QUIET
+from firmware_sim.world import World
 
-START_S_MAX: Final = 30.0
+SEED: Final = 1
+AGENT_KIND: Final = "nursing_room"
+"""It reports every 15 s and is the one whose button must never wait."""
+LOOK_EVERY_S: Final = 0.005
+WELCOMED_S_MAX: Final = 30.0
+FLEET_CONNECTED_S_MAX: Final = 120.0
+SETTLE_S: Final = 5.0
+"""After the start: imports, first readings and their acknowledgements are no steady state."""
+TWIN_DELAY_S: Final = 1.0
+"""Twins are written a moment after their messages."""
 
 
 def measure(directory: Path, seconds: float) -> dict[str, Any]:
     """Run one agent on a pseudo-terminal, then the whole fleet, `seconds` each, at real time."""
-    del dt, sys, Broker, free_port, real_now_ms, stage
-    raise BenchError(f"not measured yet in {directory} for {seconds} s")
+    fleet = fleet_of({}, SEED)
+    scene = set_up(directory, fleet, SEED, real_now_ms())
+    rig = Rig(directory, {}, {
+        "FLEET_BROKER_CA_FILE": str(scene.authority_file),
+        "FLEET_BROKER_CERTIFICATE_FILE": str(scene.ingester_certificate),
+        "FLEET_BROKER_KEY_FILE": str(scene.ingester_key),
+        "FLEET_COMMAND_KEY_FILE": str(scene.command_key_file),
+    })  # fmt: skip
+    rig.broker = Broker(directory / "broker", tls=scene.broker_tls, port=rig.broker.port)
+    with rig:
+        return asyncio.run(_one_agent(rig, scene, seconds)) | _whole_fleet(rig, scene, len(fleet), seconds)
+
+
+# --- one agent -------------------------------------------------------------------------------------------------
+
+
+async def _one_agent(rig: Rig, scene: Stage, seconds: float) -> dict[str, float]:
+    clock = SystemClock()
+    world = World((AGENT_KIND,), {AGENT_KIND: 1}, SEED, clock.now_ms(), QUIET, clock=clock)
+    (device_id,) = world.device_ids
+    async with PseudoSerial(world.line(device_id)) as port, asyncio.TaskGroup() as group:
+        living = group.create_task(live.run(world, clock))
+        agent = Child("agent", ["edge", "--config", str(_agent_settings(rig, scene, device_id, port.path))],
+                      rig.directory / "agent.log")  # fmt: skip
+        try:
+            return await _watch_agent(rig, agent, device_id, seconds)
+        finally:
+            await asyncio.to_thread(agent.stop)
+            living.cancel()
+
+
+def _agent_settings(rig: Rig, scene: Stage, device_id: str, serial_port: str) -> Path:
+    path = rig.directory / "agent.toml"
+    path.write_text(
+        "\n".join((
+            f'device_id = "{device_id}"',
+            f'kind = "{AGENT_KIND}"',
+            f'transport = "serial:{serial_port}"',
+            'data_directory = "agent"',
+            "[broker]",
+            'host = "127.0.0.1"',
+            f"port = {rig.broker.port}",
+            f'authority = "{scene.authority_file.resolve()}"',
+            f'certificate = "{(scene.identities / f"{device_id}.pem").resolve()}"',
+            f'private_key = "{(scene.identities / f"{device_id}.key").resolve()}"',
+            "[command_keys]",
+            f'{scene.command_key_id} = "{scene.command_public_file.resolve()}"',
+        ))
+    )  # fmt: skip
+    return path
+
+
+async def _watch_agent(rig: Rig, agent: Child, device_id: str, seconds: float) -> dict[str, float]:
+    with contextlib.closing(sqlite3.connect(f"file:{rig.state_file}?mode=ro", uri=True)) as state:
+        started_s = time.monotonic()
+        agent.start()
+        while not _welcomed(state, device_id):
+            if not agent.running:
+                raise BenchError(f"the agent died:\n{agent.last_words()}")
+            if time.monotonic() - started_s > WELCOMED_S_MAX:
+                raise BenchError(f"the agent was not welcomed in {WELCOMED_S_MAX:.0f} s:\n{agent.last_words()}")
+            await asyncio.sleep(LOOK_EVERY_S)
+        connected_s = time.monotonic() - started_s
+        await asyncio.sleep(SETTLE_S)
+        before_s, heard = cpu_seconds(agent.pid), _telemetry_mark(state, device_id)
+        await asyncio.sleep(seconds)
+        used_s = cpu_seconds(agent.pid) - before_s
+        if not agent.running:
+            raise BenchError(f"the agent died:\n{agent.last_words()}")
+        expected = int((seconds - TWIN_DELAY_S) // devices.kind_named(AGENT_KIND).reading_interval_s)
+        found = _telemetry_mark(state, device_id) - heard
+        if found < expected:
+            raise BenchError(
+                f"{found} telemetry messages in {seconds:.0f} s instead of {expected}: nothing was measured"
+            )
+    return {
+        "agent_rss_mb": round(resident_mb(agent.pid), 1),
+        "start_to_connected_s": round(connected_s, 2),
+        "agent_cpu_percent": round(used_s / seconds * 100, 2),
+    }
+
+
+def _welcomed(state: sqlite3.Connection, device_id: str) -> bool:
+    row = state.execute("SELECT storage_id FROM device WHERE device_id = ?", (device_id,)).fetchone()
+    return row is not None and bool(row[0])
+
+
+# --- the fleet -------------------------------------------------------------------------------------------------
+
+
+def _whole_fleet(rig: Rig, scene: Stage, fleet_devices: int, seconds: float) -> dict[str, float]:
+    directory = rig.directory / "fleet"
+    directory.mkdir()
+    simulators = Child("simulators", [
+        "sim", "--broker-port", str(rig.broker.port), "--identities", str(scene.identities),
+        "--authority", str(scene.authority_file), "--command-key", str(scene.command_public_file),
+        "--command-key-id", scene.command_key_id, "--directory", str(directory), "--scenario", QUIET.name,
+    ], rig.directory / "fleet.log")  # fmt: skip
+    simulators.start()
+    try:
+        rig.wait(lambda: _alive(simulators) and _connected(directory) >= fleet_devices, FLEET_CONNECTED_S_MAX,
+                 f"{fleet_devices} devices to connect", every_s=0.2)  # fmt: skip
+        time.sleep(SETTLE_S)
+        with contextlib.closing(sqlite3.connect(f"file:{rig.state_file}?mode=ro", uri=True)) as state:
+            before_s, heard = cpu_seconds(simulators.pid), _telemetry_mark(state)
+            time.sleep(seconds)
+            used_s = cpu_seconds(simulators.pid) - before_s
+            found, expected = _telemetry_mark(state) - heard, _messages_expected(seconds)
+        if not _alive(simulators) or _connected(directory) < fleet_devices:
+            raise BenchError(f"only {_connected(directory)} of {fleet_devices} devices were connected at the end")
+        if found < expected:
+            raise BenchError(
+                f"{found} telemetry messages in {seconds:.0f} s, {expected} were due: nothing was measured"
+            )
+        return {
+            "fleet_devices": fleet_devices,
+            "fleet_cpu_cores": round(used_s / seconds, 3),
+            "fleet_rss_mb": round(resident_mb(simulators.pid), 1),
+        }
+    finally:
+        simulators.stop()
+
+
+def _alive(simulators: Child) -> bool:
+    if not simulators.running:
+        raise BenchError(f"the simulators died:\n{simulators.last_words()}")
+    return True
+
+
+def _connected(directory: Path) -> int:
+    try:
+        return int(json.loads((directory / "statistics.json").read_text())["connected"])
+    except FileNotFoundError:
+        return 0
+
+
+def _telemetry_mark(state: sqlite3.Connection, device_id: str | None = None) -> int:
+    """Telemetry messages the cloud has in its twins, of one device or of all."""
+    if device_id is None:
+        query, values = "SELECT coalesce(sum(telemetry_seq), 0) FROM twin", ()
+    else:
+        query, values = "SELECT coalesce(sum(telemetry_seq), 0) FROM twin WHERE device_id = ?", (device_id,)
+    return int(state.execute(query, values).fetchone()[0])
+
+
+def _messages_expected(seconds: float) -> int:
+    """Least number of messages of the quiet fleet in so many seconds; one interval may fall across both ends."""
+    return sum(
+        kind.demo_count * int((seconds - TWIN_DELAY_S) // (kind.reading_interval_s * kind.readings_per_message))
+        for kind in devices.kinds().values()
+    )

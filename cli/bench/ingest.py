@@ -74,7 +74,7 @@ def _send(rig: Rig, first_seq: int, messages: int, rate: float, at_ms: int, *, t
 
 def _wait_for(rig: Rig, total: int) -> None:
     name = 'fleet_messages_total{lane="telemetry"}'
-    rig.wait(lambda: rig.metric(name) >= total, ARRIVE_S_MAX, f"{total} messages to be committed", every_s=0.2)
+    rig.wait(lambda: rig.metric(name) >= total, ARRIVE_S_MAX, f"{total} messages to be committed", every_s=0.5)
 
 
 def _committed(tx: Connection) -> int:

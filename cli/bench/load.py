@@ -33,19 +33,19 @@ def bench_device(number: int) -> str:
 
 
 def reading(at_ms: int, number: int, seq: int) -> dict[str, Any]:
-    """A parked or riding bike's reading with values that change from message to message."""
+    """A parked bike's reading; what sensors measure changes from message to message, as noise does."""
     return {
         "at": at_ms,
         "battery_percent": 4.0 if number < LOW_BATTERY_DEVICES else 40 + (number * 7 + seq) % 600 / 10,
-        "latitude": 38.84 + (number * 13 + seq) % 5000 / 100_000,
-        "longitude": 121.48 + (number * 17 + seq) % 8000 / 100_000,
-        "accuracy_metres": 4.5,
-        "speed_metres_per_second": seq % 60 / 10,
-        "lock_state": "unlocked" if seq % 2 else "locked",
-        "tilt_degrees": 2.5,
+        "latitude": 38.8601 + number / 100_000 + seq % 10 / 1_000_000,
+        "longitude": 121.5101 + number / 100_000 + seq % 7 / 1_000_000,
+        "accuracy_metres": 3.5 + seq % 20 / 10,
+        "speed_metres_per_second": 0.0,
+        "lock_state": "locked",
+        "tilt_degrees": 2.0 + seq % 9 / 10,
         "signal_dbm": -70 - seq % 20,
-        "odometer_metres": float(1000 + seq),
-        "temperature_celsius": 21.5,
+        "odometer_metres": 1234.5,
+        "temperature_celsius": 20.0 + seq % 30 / 10,
     }
 
 

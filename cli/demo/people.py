@@ -109,12 +109,12 @@ async def ride(client: Client, bikes: Sequence[str], clock: Clock, rng: random.R
         tally.unlocks_asked += 1
         tally.rides.append(found["id"])
         while found["state"] == "unlocking":
-            found = await client.call("GET", f"/api/v1/rides/{found['id']}?wait_s=10")
+            found = await client.call("GET", f"/api/v1/rides/{found['id']}?wait_s=10&seen=unlocking")
         if found["state"] in {"riding", "ended"}:
             tally.unlocks_opened += 1
             tally.unlock_ms.append((time.monotonic() - started_s) * 1000)
         while found["state"] == "riding":
-            found = await client.call("GET", f"/api/v1/rides/{found['id']}?wait_s=10")
+            found = await client.call("GET", f"/api/v1/rides/{found['id']}?wait_s=10&seen=riding")
 
 
 async def eat(client: Client, clock: Clock, rng: random.Random, every_s: float, tally: Tally) -> None:

@@ -52,7 +52,7 @@ class DeviceCommands:
         self._key_id = key_id
         self._signer = signer
         self._new_id = new_id
-        self._handlers = outcome_handlers or {}
+        self._handlers = {} if outcome_handlers is None else outcome_handlers  # filled after we are made
         self._wake = asyncio.Event()
         self._waiting: dict[str, set[asyncio.Future[tuple[str, str]]]] = defaultdict(set)
 

@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 
-from cloud.tables import alarm, audit, call, command, device, event, quarantine, twin, work_order
+from cloud.tables import alarm, call, command, device, event, quarantine, twin, work_order
 from fleet.incident import AlarmState, CallState, OrderState
 
 CALL_OPEN = call.c.state.not_in([CallState.IDLE.value, CallState.CLEARED.value])
@@ -162,8 +162,3 @@ def retire(tx: Connection, device_id: str, now_ms: int) -> bool:
         update(device).where(device.c.device_id == device_id, device.c.retired_at.is_(None)).values(retired_at=now_ms)
     )
     return True
-
-
-def record(tx: Connection, *, at: int, actor: str, action: str, subject: str, detail: str = "") -> None:
-    """One line of the audit."""
-    tx.execute(insert(audit).values(at=at, actor=actor, action=action, object=subject, detail=detail))

@@ -1,6 +1,7 @@
 """Reading the fleet, ordering commands, enrolling and retiring."""
 
 import json
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.exc import IntegrityError
 
 import devices
+from cloud import audit
 from cloud.api.access import Person, Role
 from cloud.api.problem import ProblemError, conflict, not_found
 from cloud.devices import repository
@@ -24,6 +26,8 @@ TWIN_DELAY_S: Final = 2.0
 SERIES_POINTS_MAX: Final = 5000
 EXPORT_ROWS: Final = 1000
 COMMAND_WAIT_S_MAX: Final = 30.0
+SAME_LOOK_S: Final = 600.0
+LOOKS_MAX: Final = 1000
 
 
 class DeviceService:
@@ -37,6 +41,7 @@ class DeviceService:
         self._series = series
         self._commands = commands
         self._intents = intents
+        self._looks: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def now_ms(self) -> int:
         """Business time."""
@@ -107,17 +112,29 @@ class DeviceService:
     async def events(self, device_id: str, before: int | None, limit: int, person: Person) -> list[Row[Any]]:
         """Events newest first. Looking at the history of a place with a call button is audited."""
         kind = await self.kind_of(device_id)
-        if kind.emergency:
+        if kind.emergency and self._is_news(person.id, device_id):
             now_ms = self._clock.now_ms()
             await self._database.write(
-                lambda tx: repository.record(tx, at=now_ms, actor=person.id, action="view_history", subject=device_id)
+                lambda tx: audit.record(tx, now_ms, person.id, "device.view_history", device_id, {})
             )
         return await self._database.read(lambda tx: repository.events_of(tx, device_id, before, limit))
+
+    def _is_news(self, person_id: str, device_id: str) -> bool:
+        """Whether this look is worth a line: an open page that refreshes itself is one look."""
+        now_s = self._clock.monotonic_s()
+        looked_s = self._looks.pop((person_id, device_id), None)
+        same_look = looked_s is not None and now_s - looked_s < SAME_LOOK_S
+        self._looks[person_id, device_id] = looked_s if looked_s is not None and same_look else now_s
+        while len(self._looks) > LOOKS_MAX:  # what is forgotten is written down once more, never left out
+            self._looks.popitem(last=False)
+        return not same_look
 
     async def export_events(self) -> AsyncIterator[bytes]:
         """Every event as one JSON object per line, in the order stored; pages of `EXPORT_ROWS`."""
         after = 0
-        while rows := await self._database.read(lambda tx, after=after: repository.events_after(tx, after, EXPORT_ROWS)):
+        while rows := await self._database.read(
+            lambda tx, after=after: repository.events_after(tx, after, EXPORT_ROWS)
+        ):
             yield b"".join(json.dumps(dict(row._mapping)).encode() + b"\n" for row in rows)  # noqa: SLF001  # SQLAlchemy's public name
             after = rows[-1].id
 
@@ -143,7 +160,10 @@ class DeviceService:
         command = parse_command(kind, body)
         if person.role.value not in command.roles:
             raise ProblemError(
-                403, "not_allowed", "Not allowed", f"{command.action} needs the role {' or '.join(sorted(command.roles))}."
+                403,
+                "not_allowed",
+                "Not allowed",
+                f"{command.action} needs the role {' or '.join(sorted(command.roles))}.",
             )
         now_ms = self._clock.now_ms()
 
@@ -152,9 +172,8 @@ class DeviceService:
             if row is None or row.retired_at is not None:
                 raise conflict("retired", f"{device_id} is retired and takes no commands.")
             command_id = self._commands.order(tx, device_id, command, actor=person.id)
-            repository.record(
-                tx, at=now_ms, actor=person.id, action=f"command_{command.action}", subject=device_id, detail=command_id
-            )
+            detail = {"action": command.action, "command_id": command_id}
+            audit.record(tx, now_ms, person.id, "device.command", device_id, detail)
             return command_id
 
         try:
@@ -195,9 +214,7 @@ class DeviceService:
 
         def add(tx: Connection) -> None:
             repository.add_device(tx, enrolled_at=now_ms, **body.model_dump())
-            repository.record(
-                tx, at=now_ms, actor=person.id, action="device_enrol", subject=body.device_id, detail=body.kind
-            )
+            audit.record(tx, now_ms, person.id, "device.enrol", body.device_id, {"kind": body.kind})
 
         try:
             await self._database.write(add)
@@ -229,7 +246,7 @@ class DeviceService:
         def mark(tx: Connection) -> bool:
             if not repository.retire(tx, device_id, now_ms):
                 return False
-            repository.record(tx, at=now_ms, actor=person.id, action="device_retire", subject=device_id)
+            audit.record(tx, now_ms, person.id, "device.retire", device_id, {})
             return True
 
         if not await self._database.write(mark):
@@ -237,7 +254,9 @@ class DeviceService:
 
 
 def _call_open(device_id: str) -> ProblemError:
-    return conflict("call_open", f"{device_id} has an open emergency call; it can be retired when that is cleared there.")
+    return conflict(
+        "call_open", f"{device_id} has an open emergency call; it can be retired when that is cleared there."
+    )
 
 
 def numeric_fields(kind: Kind) -> dict[str, str]:

@@ -27,6 +27,7 @@ from cloud.devices.schemas import (
     QuarantineLine,
 )
 from cloud.devices.service import numeric_fields
+from cloud.rules.conditions import silence_alarm
 from fleet.kind import Kind, Text, literal_of
 from fleet.messages import FINAL_REPLIES
 from fleet.units import label_of, unit_of
@@ -41,7 +42,7 @@ def kind_title(name: str) -> Text:
 def alarm_title(kind_name: str, key: str) -> Text:
     """An alarm's name for people; its key if its kind is not installed here any more."""
     if kind_name in devices.kinds():
-        for definition in devices.role(kind_name, "rules").ALARMS:
+        for definition in (*devices.role(kind_name, "rules").ALARMS, silence_alarm(devices.kind_named(kind_name))):
             if definition.key == key:
                 title: Text = definition.title
                 return title
@@ -92,9 +93,7 @@ def device_line(row: Row[Any]) -> DeviceLine:
     )
 
 
-def device_answer(
-    row: Row[Any], calls: list[Row[Any]], alarms: list[Row[Any]], orders: list[Row[Any]]
-) -> DeviceAnswer:
+def device_answer(row: Row[Any], calls: list[Row[Any]], alarms: list[Row[Any]], orders: list[Row[Any]]) -> DeviceAnswer:
     title = kind_title(row.kind)
     return DeviceAnswer(
         **device_line(row).model_dump(),

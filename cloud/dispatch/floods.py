@@ -167,7 +167,10 @@ def _running_flood(tx: Connection, tier: str, bursts: Mapping[str, _Burst], now_
 def _take_back(tx: Connection, tier: str, key: str, title: Text, now_ms: int) -> list[Notice]:
     """Notices of this key that still wait for their window: they join the digest instead."""
     rows = tx.execute(
-        select(outbox.c.id, outbox.c.channel, outbox.c.notification).where(_held, outbox.c.available_at > now_ms)
+        select(outbox.c.id, outbox.c.channel, outbox.c.notification)
+        .where(_held, outbox.c.available_at > now_ms)
+        .order_by(outbox.c.id)
+        .with_for_update()
     ).all()
     taken: dict[str, Notification] = {}
     for row in rows:

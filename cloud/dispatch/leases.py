@@ -25,7 +25,7 @@ _DELIVERED: Final = (
 )
 _RETRY: Final = (
     update(outbox)
-    .where(_mine, _waiting)
+    .where(_mine)
     .values(
         available_at=bindparam("b_available_at"), lease_token=None, lease_until=None, last_error=bindparam("b_error")
     )
@@ -140,7 +140,7 @@ def lease(
 def finish(tx: Connection, outcomes: Sequence[Outcome]) -> int:
     """Write how attempts ended; returns how many of them were fenced off, because somebody else holds the row."""
     written = 0
-    for outcome in outcomes:
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.leased.id):  # one order of locks for everybody
         leased = outcome.leased
         values: dict[str, Any] = {"b_id": leased.id, "b_token": leased.token, "b_error": outcome.error}
         if outcome.error is None:

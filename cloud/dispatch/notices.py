@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, select, update
 
 from cloud.dispatch.rows import identity, insert_new
 from cloud.model import Notification
@@ -14,16 +14,11 @@ from cloud.tables import device, outbox, person
 INBOX: Final = "inbox"
 """Name of the channel that is the application itself; it exists in every configuration."""
 
+WAKE_CHANNEL: Final = "fleet_outbox"
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Notification)
 _waiting = outbox.c.delivered_at.is_(None) & outbox.c.given_up_at.is_(None)
-
-# Also what is in a worker's hands: its delivery can't be recalled, but a failed one is not repeated.
-_withdraw: Final = (
-    update(outbox)
-    .where(_waiting, outbox.c.reference == bindparam("b_reference"), outbox.c.urgent == bindparam("b_urgent"))
-    .values(given_up_at=bindparam("b_at"), last_error=bindparam("b_reason"))
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +80,33 @@ def outbox_rows(
 
 
 def put(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Insert what the outbox does not hold yet; returns how many rows are new."""
-    return len(insert_new(tx, outbox, rows, [outbox.c.id]))
+    """Insert what the outbox does not hold yet; returns how many rows are new.
+
+    On PostgreSQL the commit tells the workers of other processes (`adapters.sql.listen`).
+    """
+    new = len(insert_new(tx, outbox, rows, [outbox.c.id]))
+    if new and tx.dialect.name == "postgresql":
+        tx.exec_driver_sql(f"NOTIFY {WAKE_CHANNEL}")
+    return new
 
 
 def withdraw(tx: Connection, references: Iterable[str], reason: str, at: int, *, urgent: bool) -> None:
-    """Nobody is told any more what was not delivered until now about these calls or alarms."""
-    rows = [
-        {"b_reference": reference, "b_urgent": int(urgent), "b_at": at, "b_reason": f"withdrawn: {reason}"}
-        for reference in references
-    ]
-    if rows:
-        tx.execute(_withdraw, rows)
+    """Nobody is told any more what was not delivered until now about these calls or alarms.
+
+    That includes what is in a worker's hands: its attempt can't be recalled, but if it fails it is not repeated.
+    """
+    about = sorted(set(references))
+    if not about:
+        return
+    rows = (
+        select(outbox.c.id)
+        .where(_waiting, outbox.c.reference.in_(about), outbox.c.urgent == int(urgent))
+        .order_by(outbox.c.id)  # rows are locked in the order in which the workers lock them
+        .with_for_update()
+        .cte("rows")
+    )
+    tx.execute(
+        update(outbox)
+        .where(outbox.c.id.in_(select(rows.c.id)), _waiting)
+        .values(given_up_at=at, last_error=f"withdrawn: {reason}")
+    )

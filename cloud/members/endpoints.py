@@ -37,9 +37,7 @@ def set_session_cookie(response: Response, members: MemberService, signed_in: Si
 
 def clear_session_cookie(response: Response, members: MemberService) -> None:
     """Take it away again."""
-    response.delete_cookie(
-        members.cookie_name, path="/", secure=members.secure_cookies, httponly=True, samesite="lax"
-    )
+    response.delete_cookie(members.cookie_name, path="/", secure=members.secure_cookies, httponly=True, samesite="lax")
 
 
 @router.post("/session", status_code=201, dependencies=[Depends(public("this is how one signs in"))])

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from cloud.tables import audit, person, session
+from cloud.tables import person, session
 
 
 def token_hash(token: str) -> str:
@@ -67,9 +67,7 @@ def person_of_token(tx: Connection, token: str, now_ms: int) -> Row[Any] | None:
     return tx.execute(
         select(person, session.c.csrf_token, session.c.last_used_at, session.c.expires_at)
         .join(session, session.c.person_id == person.c.id)
-        .where(
-            session.c.token_hash == token_hash(token), session.c.expires_at > now_ms, person.c.disabled_at.is_(None)
-        )
+        .where(session.c.token_hash == token_hash(token), session.c.expires_at > now_ms, person.c.disabled_at.is_(None))
     ).one_or_none()
 
 
@@ -79,8 +77,3 @@ def touch_session(tx: Connection, token: str, now_ms: int) -> None:
 
 def end_session(tx: Connection, token: str) -> None:
     tx.execute(delete(session).where(session.c.token_hash == token_hash(token)))
-
-
-def record(tx: Connection, *, at: int, actor: str, action: str, subject: str, detail: str = "") -> None:
-    """One line of the audit: who did what to whom. Never holds a secret."""
-    tx.execute(insert(audit).values(at=at, actor=actor, action=action, object=subject, detail=detail))

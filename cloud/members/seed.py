@@ -39,7 +39,9 @@ def seed_demo(tx: Connection, now_ms: int, randomness: Randomness, language: str
             login=role.value,
             name=_NAMES[role],
             role=role.value,
-            password="-".join([randomness.choice(_WORDS), randomness.choice(_WORDS), str(randomness.randint(100, 999))]),
+            password="-".join(
+                [randomness.choice(_WORDS), randomness.choice(_WORDS), str(randomness.randint(100, 999))]
+            ),
         )
         for role in (Role.EMPLOYEE, Role.CREW, Role.ADMIN)
     ]

@@ -17,6 +17,7 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 from sqlalchemy import Row
 from sqlalchemy.exc import IntegrityError
 
+from cloud import audit
 from cloud.api.access import SESSION_COOKIE, SESSION_COOKIE_PLAIN_HTTP, Person, Role
 from cloud.api.problem import ProblemError, conflict, not_found
 from cloud.members import repository
@@ -45,10 +46,7 @@ class SignedIn:
 
 
 class MemberService:
-    """People and their sessions; is `cloud.api.access.Sessions`.
-
-    `on_disabled` is called with a person's id after their account was closed: open streams end at once.
-    """
+    """People and their sessions; is `cloud.api.access.Sessions`."""
 
     def __init__(
         self,
@@ -56,13 +54,13 @@ class MemberService:
         clock: Clock,
         *,
         secure_cookies: bool,
-        on_disabled: Callable[[str], None] = lambda _person_id: None,
         hasher: PasswordHash | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._secure_cookies = secure_cookies
-        self._on_disabled = on_disabled
+        self.on_disabled: Callable[[str], None] = lambda _person_id: None
+        """Called with a person's id after their account was closed; the application ends their open streams."""
         self._hasher = hasher or PasswordHash((Argon2Hasher(),))
         self._hashing = asyncio.Semaphore(HASHES_AT_ONCE)
         self._nobody_hash = self._hasher.hash(secrets.token_urlsafe())
@@ -168,9 +166,7 @@ class MemberService:
                 tx, id=person_id, login=body.login, name=body.name, role=body.role.value, password_hash=password_hash,
                 language=body.language, created_at=now_ms,
             )  # fmt: skip
-            repository.record(
-                tx, at=now_ms, actor=actor.id, action="person_create", subject=person_id, detail=f"role {body.role}"
-            )
+            audit.record(tx, now_ms, actor.id, "person.create", person_id, {"role": body.role.value})
             row = repository.person_by_id(tx, person_id)
             assert row is not None
             return row
@@ -194,12 +190,12 @@ class MemberService:
             if repository.person_by_id(tx, person_id) is None:
                 return False
             repository.disable(tx, person_id, now_ms)
-            repository.record(tx, at=now_ms, actor=actor.id, action="person_disable", subject=person_id)
+            audit.record(tx, now_ms, actor.id, "person.disable", person_id, {})
             return True
 
         if not await self._database.write(close):
             raise not_found("person", person_id)
-        self._on_disabled(person_id)
+        self.on_disabled(person_id)
 
     async def set_language(self, person: Person, language: str) -> None:
         """Remember the language a person reads."""

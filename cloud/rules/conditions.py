@@ -1,60 +1,65 @@
-"""Compiles a kind's alarm table into cheap predicates."""
+"""Compiles a kind's alarm table into one cheap function."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from fleet.incident import Priority
-from fleet.kind import AlarmDefinition, Condition, Flag, Kind, Text, Threshold
+from pydantic import BaseModel
 
-Predicate = Callable[[Any, bool], bool]
-"""(state, was true before) → true now; the second argument carries the deadband."""
+from fleet.incident import Priority
+from fleet.kind import AlarmDefinition, Condition, Flag, Kind, Text, Threshold, When
+
+Judge = Callable[[Any, int], int]
+"""(state, bits true before) → bits true now; bit n belongs to the n-th alarm of the table."""
 
 SILENT = "silent"
 
 
-def compile_condition(condition: Condition) -> Predicate:
-    """A predicate for one condition; without any reading yet, thresholds and flags are false."""
-    if isinstance(condition, Threshold):
-        return _threshold(condition)
-    if isinstance(condition, Flag):
-        name, value = condition.field, condition.value
+def compile_conditions(conditions: Sequence[Condition], reading: type[BaseModel]) -> Judge:
+    """One function for a kind's whole alarm table.
 
-        def flag(state: Any, _was: bool) -> bool:
-            reading = state.reading
-            return reading is not None and getattr(reading, name) == value
+    It is written as Python source and compiled, as dataclasses do: a call per condition would cost more than
+    the conditions themselves, for every reading of every device. Only names of fields that the model has and
+    numbers of the table go into the source. Without any reading yet, thresholds and flags are false; the bits
+    true before carry the deadbands.
+    """
+    of_reading: list[str] = []
+    of_state: list[str] = []
+    names: dict[str, Any] = {}
+    for index, condition in enumerate(conditions):
+        bit = 1 << index
+        if isinstance(condition, When):
+            names[f"when_{index}"] = condition.predicate
+            of_state.append(f"    if when_{index}(state): mask |= {bit}")
+            continue
+        if condition.field not in reading.model_fields:
+            raise ValueError(f"{reading.__name__} has no field {condition.field!r}")
+        if isinstance(condition, Flag):
+            names[f"value_{index}"] = condition.value
+            of_reading.append(f"        if reading.{condition.field} == value_{index}: mask |= {bit}")
+        else:
+            of_reading += _threshold_lines(condition, bit)
+    body = ["    reading = state.reading", "    mask = 0"]
+    if of_reading:
+        body += ["    if reading is not None:", *of_reading]
+    source = "\n".join(["def judge(state, before):", *body, *of_state, "    return mask"])
+    exec(compile(source, "<alarm table>", "exec"), names)  # noqa: S102  # see the docstring
+    judge: Judge = names["judge"]
+    return judge
 
-        return flag
-    predicate = condition.predicate
 
-    def when(state: Any, _was: bool) -> bool:
-        return predicate(state)
-
-    return when
-
-
-def _threshold(condition: Threshold) -> Predicate:
-    name, deadband = condition.field, condition.deadband
+def _threshold_lines(condition: Threshold, bit: int) -> list[str]:
+    if (condition.above is None) == (condition.below is None):
+        raise ValueError(f"threshold on {condition.field!r} needs exactly one of above and below")
     if condition.above is not None:
-        limit = condition.above
-
-        def above(state: Any, was: bool) -> bool:
-            reading = state.reading
-            if reading is None or (value := getattr(reading, name)) is None:
-                return False
-            return bool(value > limit or (was and value > limit - deadband))
-
-        return above
-    if condition.below is None:
-        raise ValueError(f"threshold on {name!r} has neither above nor below")
-    limit = condition.below
-
-    def below(state: Any, was: bool) -> bool:
-        reading = state.reading
-        if reading is None or (value := getattr(reading, name)) is None:
-            return False
-        return bool(value < limit or (was and value < limit + deadband))
-
-    return below
+        sign, limit, back = ">", float(condition.above), float(condition.above - condition.deadband)
+    else:
+        assert condition.below is not None
+        sign, limit, back = "<", float(condition.below), float(condition.below + condition.deadband)
+    return [
+        f"        value = reading.{condition.field}",
+        "        if value is not None and "
+        f"(value {sign} {limit!r} or (before & {bit} and value {sign} {back!r})): mask |= {bit}",
+    ]
 
 
 def silence_alarm(kind: Kind) -> AlarmDefinition:
@@ -63,7 +68,7 @@ def silence_alarm(kind: Kind) -> AlarmDefinition:
         key=SILENT,
         title=Text("设备失联", "Device silent"),
         priority=Priority.HIGH if kind.emergency else Priority.MEDIUM,
-        condition=_never(),
+        condition=When(_never),
         cause=Text("设备断电、断网或损坏", "No power, no network, or broken"),
         consequence=Text("看不到它的状态；紧急按钮可能无人知晓", "Its state is unknown; a press may stay unseen")
         if kind.emergency
@@ -74,5 +79,5 @@ def silence_alarm(kind: Kind) -> AlarmDefinition:
     )
 
 
-def _never() -> Flag:
-    return Flag("at", value=object())
+def _never(_state: Any) -> bool:
+    return False

@@ -12,14 +12,14 @@ from typing import Any, Final
 import devices
 from cloud.model import Accepted, AlarmChange, CallChange, Decisions, DeviceLane, Intent, NeedChange
 from cloud.ports import IntentRefusedError
-from cloud.rules.conditions import SILENT, Predicate, compile_condition, silence_alarm
+from cloud.rules.conditions import SILENT, compile_conditions, silence_alarm
 from cloud.rules.desk import AlarmStatus, CallStatus, Desk, decode_desk, encode_desk
 from fleet.clock import MILLISECONDS_PER_SECOND
 from fleet.incident import ALARM, CALL, AlarmEvent, AlarmState, CallEvent, CallState
 from fleet.kind import AlarmDefinition, CallStep, Kind
 
 ESCALATION_STEPS_S: Final = (60.0, 120.0, 180.0)
-"""Business seconds from the first notification to the second crew, the duty manager, everybody; then the last repeats."""
+"""Business seconds from the first page to the second crew, the duty manager, everybody; then the last repeats."""
 
 _CALL_EVENTS: Final = {
     CallStep.PRESS: CallEvent.PRESS,
@@ -36,9 +36,7 @@ class _Rulebook:
         self.silent_after_ms = round(kind.silent_after_s * MILLISECONDS_PER_SECOND)
         self.definitions: tuple[AlarmDefinition, ...] = tuple(module.ALARMS)
         self.by_key = {definition.key: definition for definition in (*self.definitions, silence_alarm(kind))}
-        self.predicates: tuple[tuple[int, Predicate], ...] = tuple(
-            (1 << index, compile_condition(definition.condition)) for index, definition in enumerate(self.definitions)
-        )
+        self.judge = compile_conditions([definition.condition for definition in self.definitions], kind.reading)
         self.needs = module.needs
         self.call_steps: Mapping[str, CallStep] = module.call_steps()
         self.call_feedback = module.call_feedback
@@ -68,15 +66,14 @@ class Rules:
         """After each reading: the alarms of its kind's table, then what work the state asks for."""
         book = self._books[lane.kind]
         desk: Desk = lane.desk
-        state, before, mask = lane.state, desk.mask, 0
-        for bit, predicate in book.predicates:
-            if predicate(state, bool(before & bit)):
-                mask |= bit
+        state, before = lane.state, desk.mask
+        mask = book.judge(state, before)
         if mask != before:
             self._conditions_changed(lane, book, mask, at, decisions)
         if SILENT in desk.alarms:
             self._set_silent(lane, book, now_ms, decisions, silent=False)
-        self._needs(lane, book, at, decisions)
+        if desk.needs or book.needs(state, at):
+            self._needs(lane, book, at, decisions)
 
     def on_event(self, accepted: Accepted, now_ms: int, decisions: Decisions) -> None:
         """After each event: its step of the emergency call, then alarms and work as after a reading."""

@@ -1,25 +1,37 @@
 """The HTTP application: every router, every rule that holds for all of them, in one place."""
 
-import importlib
 from pathlib import Path
 from typing import Final
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.staticfiles import StaticFiles
 
+from cloud.alarms.endpoints import router as alarms_router
 from cloud.api.access import Sessions
-from cloud.api.changes import Changes
+from cloud.api.changes import SESSION_ENDED, Changes
 from cloud.api.services import Services
+from cloud.calls.endpoints import router as calls_router
 from cloud.devices.endpoints import router as devices_router
+from cloud.meals.endpoints import router as meals_router
 from cloud.members.endpoints import router as members_router
+from cloud.members.service import MemberService
+from cloud.rides.endpoints import router as rides_router
 from cloud.settings import CloudSettings
+from cloud.wallet.endpoints import router as wallet_router
 from cloud.web import errors, guard, operations, stream
 from cloud.web.pages import routers as page_routers
 from cloud.web.shell import Shell
+from cloud.work_orders.endpoints import router as work_orders_router
 from fleet.clock import Clock
 
 STATIC_FOLDER: Final = Path(__file__).parent / "static"
+
+
+API_ROUTERS: Final = (
+    members_router, devices_router, alarms_router, calls_router, work_orders_router, rides_router, meals_router,
+    wallet_router,
+)  # fmt: skip
 
 
 async def _always_ready() -> dict[str, str]:
@@ -49,20 +61,12 @@ def create_app(
     app.state.clock = clock
     app.state.registry = registry
     app.state.ready = ready
-    for router in [*_api_routers(), stream.router, operations.router, *page_routers()]:
+    for router in [*API_ROUTERS, stream.router, operations.router, *page_routers()]:
         app.include_router(router)
     app.mount(guard.STATIC_FILES, StaticFiles(directory=STATIC_FOLDER), name="static")
     errors.install(app)
+    if isinstance(sessions, MemberService):  # open streams of a closed account end at once
+        sessions.on_disabled = lambda person_id: changes.publish(SESSION_ENDED, {"person_id": person_id})
     app.state.access = guard.declared_access(app.routes)
     app.add_middleware(Shell, settings=settings, clock=clock, registry=registry)
     return app
-
-
-def _api_routers() -> list[APIRouter]:
-    routers = [members_router, devices_router]
-    for name in ("alarms", "calls", "work_orders", "rides", "meals", "wallet"):
-        try:
-            routers.append(importlib.import_module(f"cloud.{name}.endpoints").router)
-        except ModuleNotFoundError:
-            continue
-    return routers

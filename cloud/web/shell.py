@@ -93,7 +93,9 @@ class Shell:
             except Exception:
                 _log.exception("request failed", method=scope["method"], path=scope["path"])
                 await refuse(
-                    ProblemError(500, "internal", "Something failed here", "Tell us the request id.", request_id=request_id)
+                    ProblemError(
+                        500, "internal", "Something failed here", "Tell us the request id.", request_id=request_id
+                    )
                 )
             finally:
                 self._requests.labels(scope["method"], _route(scope), str(status)).inc()

@@ -41,7 +41,9 @@ def environment(language: str) -> Environment:
         return format_datetime(at, style, tzinfo=TIME_ZONE, locale=language)
 
     def duration(milliseconds: int) -> str:
-        return format_timedelta(max(0, milliseconds) / MILLISECONDS_PER_SECOND, locale=language, format="short", threshold=2)
+        return format_timedelta(
+            max(0, milliseconds) / MILLISECONDS_PER_SECOND, locale=language, format="short", threshold=2
+        )
 
     def yuan(fen: int) -> str:
         return f"¥{fen / FEN_PER_YUAN:.2f}"
@@ -51,7 +53,7 @@ def environment(language: str) -> Environment:
         duration=duration,
         yuan=yuan,
         word=lambda name: word(catalogue, name),
-        text=lambda text: text.in_language(language),
+        text=lambda text: text.zh if language.startswith("zh") else text.en,
         explain=lambda problem: explain(catalogue, problem.code, problem.detail or problem.title),
         compact_json=lambda value: json.dumps(value, ensure_ascii=False),
     )

@@ -28,7 +28,7 @@ async def test_it_keeps_a_notification_once_and_tells_open_pages_once(database):
     assert (told.facts["id"], told.facts["title_zh"], told.facts["reference"]) == (str(row["id"]), "报警", "alarm-1")
 
 
-async def test_a_database_that_fails_is_no_delivery_and_tells_nobody(database):
+async def test_a_database_that_fails_is_no_delivery_and_tells_nobody():
     changes = Changes()
 
     class Broken:

@@ -1,5 +1,6 @@
 """Decisions and readers shared by the tests of dispatch."""
 
+import asyncio
 from typing import Any
 
 from sqlalchemy import Connection, Table, insert, select
@@ -11,6 +12,7 @@ from fleet.incident import ALARM, CALL, AlarmEvent, AlarmState, CallEvent, CallS
 from fleet.kind import AlarmDefinition, CallStep, Flag, Need, Text
 
 NOW = 1_800_000_000_000
+SOON_S = 10.0
 CHANNELS = ("inbox", "webhook", "chat")
 
 
@@ -132,3 +134,47 @@ def waiting(tx: Connection, channel: str = "webhook") -> list[Notification]:
         .order_by(outbox.c.id)
     )
     return [notices.decode(text) for text in tx.scalars(found)]
+
+
+def stored(database, channel="webhook"):
+    return [row for row in database.read_here(lambda tx: rows(tx, outbox)) if row["channel"] == channel]
+
+
+class Watched:
+    """The database, and a way to wait for what its users did to it."""
+
+    def __init__(self, database):
+        self.inner = database
+        self.reads = 0
+        self.changed = asyncio.Condition()
+
+    async def write(self, work):
+        result = await self.inner.write(work)
+        async with self.changed:
+            self.changed.notify_all()
+        return result
+
+    async def read(self, work):
+        result = await self.inner.read(work)
+        async with self.changed:
+            self.reads += 1
+            self.changed.notify_all()
+        return result
+
+    def write_here(self, work):
+        return self.inner.write_here(work)
+
+    def read_here(self, work):
+        return self.inner.read_here(work)
+
+    async def several_polls(self):
+        """Until the workers looked for work a few times more."""
+        seen = self.reads
+        async with asyncio.timeout(SOON_S), self.changed:
+            await self.changed.wait_for(lambda: self.reads >= seen + 6)
+
+    async def until(self, condition, channel="webhook"):
+        """The channel's rows as soon as `condition` holds for them."""
+        async with asyncio.timeout(SOON_S), self.changed:
+            await self.changed.wait_for(lambda: condition(stored(self, channel)))
+        return stored(self, channel)

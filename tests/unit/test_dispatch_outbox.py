@@ -13,14 +13,12 @@ from cloud.dispatch.outbox import ALL_ELSE, EMERGENCIES, Outbox
 from cloud.dispatch.planner import Dispatch
 from cloud.model import Notification
 from cloud.ports import NotDeliveredError
-from cloud.tables import outbox
 from fleet.clock import ManualClock
-from tests.unit.dispatch_cases import NOW, acknowledge, alarm_change, decided, press, rows
+from tests.unit.dispatch_cases import NOW, SOON_S, Watched, acknowledge, alarm_change, decided, press, stored
 
 pytest_plugins = ("tests.adapters.postgres_fixture",)
 
 REAL_NOW = 1_700_000_000_000
-SOON_S = 10.0
 
 
 class Receiver:
@@ -52,46 +50,6 @@ class Receiver:
             await self.changed.wait_for(condition)
 
 
-class Watched:
-    """The database, and a way to wait for what its users did to it."""
-
-    def __init__(self, database):
-        self.inner = database
-        self.reads = 0
-        self.changed = asyncio.Condition()
-
-    async def write(self, work):
-        result = await self.inner.write(work)
-        async with self.changed:
-            self.changed.notify_all()
-        return result
-
-    async def read(self, work):
-        result = await self.inner.read(work)
-        async with self.changed:
-            self.reads += 1
-            self.changed.notify_all()
-        return result
-
-    def write_here(self, work):
-        return self.inner.write_here(work)
-
-    def read_here(self, work):
-        return self.inner.read_here(work)
-
-    async def several_polls(self):
-        """Until the workers looked for work a few times more."""
-        seen = self.reads
-        async with asyncio.timeout(SOON_S), self.changed:
-            await self.changed.wait_for(lambda: self.reads >= seen + 6)
-
-    async def until(self, condition, channel="webhook"):
-        """The channel's rows as soon as `condition` holds for them."""
-        async with asyncio.timeout(SOON_S), self.changed:
-            await self.changed.wait_for(lambda: condition(stored(self, channel)))
-        return stored(self, channel)
-
-
 @pytest.fixture
 def watched(database):
     return Watched(database)
@@ -111,10 +69,6 @@ async def running(database, clock, *channels, owner="one", **options):
 
 def plan(database, *changes, channels=("inbox", "webhook"), now=NOW):
     return database.write_here(lambda tx: Dispatch(channels).plan(tx, decided(*changes), now))
-
-
-def stored(database, channel="webhook"):
-    return [row for row in database.read_here(lambda tx: rows(tx, outbox)) if row["channel"] == channel]
 
 
 async def test_a_press_is_delivered_once_on_every_channel(watched):
@@ -312,6 +266,26 @@ async def test_two_workers_on_one_database_deliver_each_row_once(watched):
     ):
         await watched.until(lambda found: all(row["delivered_at"] for row in found))
     assert sorted(reference for reference, _ in one.got + two.got) == sorted(f"call-{n}" for n in range(1, 61))
+
+
+async def test_presses_and_acknowledgements_meet_workers_without_a_deadlock(watched):
+    one, two = Receiver(), Receiver("inbox")
+    dispatch = Dispatch(("webhook",))
+
+    async def call(number):
+        await watched.write(lambda tx: dispatch.plan(tx, decided(press(number)), NOW))
+        await watched.write(lambda tx: dispatch.plan(tx, decided(acknowledge(at=NOW + 1, number=number)), NOW))
+
+    async with (
+        running(watched, ManualClock(NOW), one, two, owner="one", poll_s=0.001),
+        running(watched, ManualClock(NOW), one, two, owner="two", poll_s=0.001),
+    ):
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(1, 41):
+                tasks.create_task(call(number))
+        await watched.until(lambda rows: all(row["delivered_at"] or row["given_up_at"] for row in rows))
+    infos = [reference for reference, _ in one.got if reference.startswith("call")]
+    assert {infos.count(f"call-{number}") for number in range(1, 41)} <= {1, 2}
 
 
 def test_the_waits_between_attempts_grow_to_their_bound():

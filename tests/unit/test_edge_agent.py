@@ -1,13 +1,21 @@
 """The agent of one device against a scripted cloud: nothing lost, nothing doubled, emergencies first."""
 
+import asyncio
+import random
+import sqlite3
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+import devices
+from edge.host import EdgeHost
+from edge.identity import Identity
 from edge.records import Bounds
+from edge.transports import memory_pair
 from fleet import envelope
 from fleet.envelope import Lane
 from fleet.topics import UpChannel
-from tests.edge_support import DEVICE, QUICK, Rig, doorbell_kind, eventually
+from tests.edge_support import DEVICE, QUICK, Cloud, FakeLink, Rig, SystemClock, doorbell_kind, eventually
 
 
 @pytest.fixture(autouse=True)
@@ -206,6 +214,19 @@ async def test_seqs_and_pending_messages_survive_a_restart(tmp_path):
     assert first.cloud.hellos[-1].boots == 1
 
 
+async def test_a_press_committed_just_before_a_crash_still_lights_the_lamp(tmp_path):
+    first = Rig(tmp_path)
+    async with first.running():
+        first.cloud.lost_acknowledgements = 10**6
+        first.bell.say(f"P {'1' * 32}")
+        await eventually(lambda: first.cloud.committed)
+    first.cloud.lost_acknowledgements = 0
+    second = Rig(tmp_path, cloud=first.cloud)
+    async with second.running():
+        await eventually(lambda: second.bell.heard(f"L {'1' * 32}") == 1)
+    assert first.cloud.event_ids(Lane.EMERGENCY) == ["1" * 32]
+
+
 async def test_a_cloud_that_lost_its_end_is_told_what_is_gone(tmp_path):
     rig = Rig(tmp_path)
     async with rig.running():
@@ -249,3 +270,50 @@ async def test_a_line_that_breaks_is_opened_again(tmp_path):
         await eventually(lambda: rig.bell.heard("S") == 2)
         rig.bell.say(f"P {'1' * 32}")
         await eventually(lambda: rig.bell.heard(f"L {'1' * 32}"))
+
+
+async def test_a_journal_damaged_while_running_is_begun_anew_without_ending_the_process(tmp_path):
+    rig = Rig(tmp_path)
+    async with rig.running():
+        rig.bell.say(f"P {'1' * 32}")
+        await eventually(lambda: rig.bell.heard(f"L {'1' * 32}"))
+        broken = rig.host._journal
+
+        def fail(*_):
+            error = sqlite3.DatabaseError("database disk image is malformed")
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
+
+        broken.store.append = fail
+        rig.bell.say(f"P {'2' * 32}")  # kept in the reserve, outside the database
+        await eventually(lambda: rig.host._journal is not broken)
+        await eventually(lambda: rig.bell.heard(f"L {'2' * 32}"))
+    assert rig.cloud.event_ids(Lane.EMERGENCY) == ["1" * 32, "2" * 32]
+
+
+async def test_a_failing_agent_ends_the_host_with_its_error(tmp_path):
+    rig = Rig(tmp_path)
+    with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012  # the host runs in a context
+        async with rig.running():
+            rig.bell.say("R not-a-number")
+            await eventually(lambda: False)
+    assert caught.group_contains(ValueError, match="not-a-number")
+
+
+async def test_a_kind_s_real_driver_runs_in_the_host(tmp_path):
+    clock = SystemClock()
+    cloud = Cloud(clock)
+    host = EdgeHost(clock, random.Random(1), tmp_path / "journal.sqlite", timing=QUICK)
+    links = {}
+    for name, kind in devices.kinds().items():
+        device_id = f"{kind.id_prefix}-001"
+        edge_end, _ = memory_pair()
+        links[device_id] = FakeLink(device_id, cloud)
+        host.add(device_id, name, edge_end, links[device_id], Identity(None, cloud.verifiers))
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(host.run())
+        await eventually(lambda: len(host.agents) == len(links) and all(a.connected for a in host.agents.values()))
+        with pytest.raises(ValueError, match="already"):
+            host.add(device_id, name, edge_end, links[device_id], Identity(None, cloud.verifiers))
+        host.stop()
+        await running

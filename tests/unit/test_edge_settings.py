@@ -12,7 +12,8 @@ GOOD = {
     "kind": '"doorbell"',
     "transport": '"serial:/dev/ttyUSB0?baud=9600"',
     "data_directory": '"data"',
-    "broker": '{ host = "broker.example", authority = "ca.pem", certificate = "own.pem", private_key = "/keys/own.key" }',
+    "broker": '{ host = "broker.example", authority = "ca.pem", certificate = "own.pem", '
+    'private_key = "/keys/own.key" }',
     "command_keys": '{ main = "command.pem" }',
 }
 

@@ -1,6 +1,7 @@
 """Lines to the hardware: memory and a pseudo-terminal (a file of the kernel, no socket)."""
 
 import asyncio
+import contextlib
 import os
 
 import pytest
@@ -48,10 +49,8 @@ async def test_a_pseudo_terminal_is_raw_and_ends_when_the_other_end_goes():
     echoed = bytearray()
 
     def drained():
-        try:
+        with contextlib.suppress(BlockingIOError):
             echoed.extend(os.read(master, 65536))
-        except BlockingIOError:
-            pass
         return bytes(echoed) == big
 
     await eventually(drained)

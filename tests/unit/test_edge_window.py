@@ -89,7 +89,7 @@ def test_the_window_is_bounded_and_probes_with_one_after_silence():
 
 def test_rows_offered_while_the_journal_is_read_are_not_skipped():
     lane = window()
-    token, after, count = lane.begin_reading()
+    token, *_ = lane.begin_reading()
     lane.offer(row(3))
     lane.fill(token, [row(1), row(2)], more=False)
     assert [lane.take(0.0).row.seq for _ in range(2)] == [1, 2]

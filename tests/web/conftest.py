@@ -55,12 +55,20 @@ def seed(world: World) -> None:
         worlds.add_device(
             world, f"room-{number:03}", "nursing_room", name=f"母婴小屋 {number:03}", online=number != 9,
             latitude=round(randomness.uniform(38.85, 38.88), 5), longitude=round(randomness.uniform(121.49, 121.55), 5),
+            state={"device_id": f"room-{number:03}", "reading": worlds.ROOM_READING},
         )  # fmt: skip
     worlds.add_call(world, "call-1", "room-004")
-    worlds.add_alarm(world, "alarm-1", "bike-017", "bike", "battery_low", priority="medium")
-    worlds.add_alarm(world, "alarm-2", "meal-002", "meal_machine", "chilled_too_warm", priority="high")
+    worlds.add_alarm(world, "alarm-1", "bike-017", "bike", "battery_critical", priority="medium")
+    worlds.add_alarm(world, "alarm-2", "meal-002", "meal_machine", "chilled_unsafe", priority="high")
     worlds.add_alarm(
-        world, "alarm-3", "bike-023", "bike", "fallen", priority="low", state="acknowledged", acknowledged_by="person-crew"
+        world,
+        "alarm-3",
+        "bike-023",
+        "bike",
+        "fallen",
+        priority="low",
+        state="acknowledged",
+        acknowledged_by="person-crew",
     )
     worlds.add_order(
         world, "order-1", "meal-003", "meal_machine", title_zh="补货：软件园 3 号楼", title_en="Restock building 3",
@@ -71,6 +79,9 @@ def seed(world: World) -> None:
         items='{"battery": 1}', state="accepted", assigned_to="person-crew", priority="high",
         due_at=worlds.NOW_MS - 600_000,
     )  # fmt: skip
+    from cloud.wallet.service import top_up
+
+    world.database.write_here(lambda tx: top_up(tx, "person-employee", 10_000, "first", worlds.NOW_MS))
     for number in range(8):
         kinds = ("lock_opened", "lock_closed")
         world.write(
@@ -99,7 +110,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
         started.set()
         await task
 
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
     thread.start()
     assert started.wait(20)
     port = server.servers[0].sockets[0].getsockname()[1]

@@ -11,17 +11,15 @@ from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 from sqlalchemy import Connection, insert, update
 
-from cloud import tables
+from cloud import products, tables
 from cloud.adapters.sql.database import SqlDatabase
-from cloud.api.changes import SESSION_ENDED, Changes
+from cloud.api.changes import Changes
 from cloud.api.services import Services
-from cloud.devices.service import DeviceService
 from cloud.members import repository as members_repository
 from cloud.members.service import MemberService
 from cloud.ports import IntentRefusedError
 from cloud.settings import CloudSettings
 from cloud.web.app import create_app
-from cloud.web.read_models import ReadModels
 from fleet.clock import Clock, ManualClock
 from fleet.messages import Command
 
@@ -40,7 +38,9 @@ class FakeCommands:
         self.woken = 0
         self.full = False
 
-    def order(self, tx: Connection, device_id: str, command: Command, *, actor: str, lifetime_s: float | None = None) -> str:
+    def order(
+        self, tx: Connection, device_id: str, command: Command, *, actor: str, lifetime_s: float | None = None
+    ) -> str:
         if self.full:
             raise ValueError(f"{device_id}: queue full")
         now = self._clock.now_ms()
@@ -124,14 +124,13 @@ class World:
             self.database,
             self.clock,
             secure_cookies=self.settings.public_url.startswith("https://"),
-            on_disabled=lambda person_id: self.changes.publish(SESSION_ENDED, {"person_id": person_id}),
             hasher=HASHER,
         )
         self.services.add(self.members)
-        self.services.add(
-            DeviceService(self.database, self.clock, FakeSeries(), self.commands, self.intents)  # type: ignore[arg-type]
-        )
-        self.services.add(ReadModels(self.database))
+        products.add_services(
+            self.services, products.Handlers(), database=self.database, clock=self.clock, commands=self.commands,
+            intents=self.intents, series=FakeSeries(), changes=self.changes, new_id=lambda: secrets.token_hex(16),  # type: ignore[arg-type]
+        )  # fmt: skip
         self.app = create_app(
             self.services, self.settings, sessions=self.members, changes=self.changes, clock=self.clock,
             registry=self.registry,
@@ -212,4 +211,27 @@ def add_order(world: World, order_id: str, device_id: str, kind: str, **values: 
 
 def machine_state(device_id: str) -> dict[str, Any]:
     """State of a meal machine with stock, as its kind writes it."""
-    return {"device_id": device_id, "reading": None}
+    now, day = NOW_MS, 86_400_000
+    slots = [
+        {
+            "slot": f"A{number}", "sku": sku, "price_fen": price, "status": "ready", "capacity_count": 10, "count": count,
+            "lots": [{"lot": f"L{number}", "expires_at": now + day, "count": count}] if count else [],
+        }
+        for number, (sku, price, count) in enumerate(
+            (("braised-pork-rice", 2200, 7), ("kungpao-chicken", 1900, 3), ("mapo-tofu", 1500, 0), ("tomato-beef", 2600, 5)), 1
+        )
+    ]  # fmt: skip
+    reading = {
+        "at": now - 10_000, "chilled_celsius": 4.2, "heater_celsius": 21.0, "door_open": False, "mains_power": True,
+        "locked_out": False, "heater_fault": False, "output_occupied": False, "heating_queue_count": 0,
+        "stock_count": 15, "slots": slots,
+    }  # fmt: skip
+    return {"device_id": device_id, "reading": reading}
+
+
+ROOM_READING = {
+    "at": NOW_MS - 8_000, "call_state": "idle", "button_link_ok": True, "button_battery_percent": 92,
+    "cord_in_place": True, "occupied": False, "fridge_celsius": 3.1, "fridge_door_open": False,
+    "sterilizer_state": "idle", "sterilizer_door_open": False, "lamp_hours": 812.0, "air_celsius": 22.5,
+    "air_relative_humidity_percent": 41.0, "mains_power": True, "backup_battery_percent": 100,
+}  # fmt: skip

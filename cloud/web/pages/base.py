@@ -6,49 +6,66 @@ from fastapi import Depends, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from cloud.api.access import Person, Role, allow
+from cloud.api.problem import ProblemError
 from cloud.api.services import Services
+from cloud.calls.schemas import CallAnswer
+from cloud.calls.service import CallService
 from cloud.settings import CloudSettings
 from cloud.web.language import language_of
-from cloud.web.read_models import ReadModels
 from cloud.web.templating import render
 from fleet.clock import Clock
+from fleet.incident import CallState
 
 OnDuty = Annotated[Person, Depends(allow("crew", "admin"))]
+Employee = Annotated[Person, Depends(allow("employee"))]
 Anybody = Annotated[Person, Depends(allow("employee", "crew", "admin"))]
 
+CALLS_SHOWN_MAX: Final = 200
 NOTICES: Final = frozenset({"acknowledged", "order_moved", "command_sent", "purchase_made", "ride_asked"})
 """What a page may be asked to say after a form; its words stand in `base.html`."""
 
 
-def read_models(request: Request) -> ReadModels:
-    """The pages' own queries."""
-    return cast(Services, request.app.state.services).get(ReadModels)
-
-
 def clock_of(request: Request) -> Clock:
+    """Business time."""
     return cast(Clock, request.app.state.clock)
 
 
-async def page(request: Request, template: str, person: Person, **values: Any) -> HTMLResponse:
-    """Render a page for somebody who is signed in."""
+def services_of(request: Request) -> Services:
+    return cast(Services, request.app.state.services)
+
+
+async def page(
+    request: Request, template: str, person: Person, problem: ProblemError | None = None, **values: Any
+) -> HTMLResponse:
+    """Render a page for somebody who is signed in; `problem` is said on top and gives the status."""
     on_duty = person.role in {Role.CREW, Role.ADMIN}
     notice = request.query_params.get("notice", "")
     settings = cast(CloudSettings, request.app.state.settings)
+    # After a form that was refused, the address is the form's; links back lead to the page itself.
+    path = request.url.path if request.method == "GET" else str(values.pop("path", "/"))
+    query = f"?{request.url.query}" if request.method == "GET" and request.url.query else ""
     return render(
         template,
         language_of(request, person),
+        problem.status if problem else 200,
         person=person,
         on_duty=on_duty,
-        open_calls=await read_models(request).open_calls() if on_duty else [],
-        notice=notice if notice in NOTICES else "",
+        open_calls=await open_calls(request, person) if on_duty else [],
+        notice=notice if notice in NOTICES and problem is None else "",
+        problem=problem,
         now_ms=clock_of(request).now_ms(),
         clock_speed=clock_of(request).speed,
-        path=request.url.path,
-        here=request.url.path + (f"?{request.url.query}" if request.url.query else ""),
-        map_tiles_url=settings.map_tiles_url,
-        map_tiles_attribution=settings.map_tiles_attribution,
-        **values,
+        path=path,
+        here=path + query,
+        **{"map_tiles_url": settings.map_tiles_url, "map_tiles_attribution": settings.map_tiles_attribution, **values},
     )
+
+
+async def open_calls(request: Request, person: Person) -> list[CallAnswer]:
+    """Emergency calls that are not cleared: those that nobody accepted first, then the oldest."""
+    service = services_of(request).get(CallService)
+    found = await service.calls(person, is_open=True, device_id=None, before=None, limit=CALLS_SHOWN_MAX)
+    return sorted(found.calls, key=lambda call: (call.state != CallState.CALLING, call.pressed_at))
 
 
 def go_to(path: str) -> Response:
@@ -58,5 +75,5 @@ def go_to(path: str) -> Response:
 
 def local_path(wanted: str) -> str:
     """`wanted` if it is a path of ours, else the start page: nobody is sent elsewhere after signing in."""
-    plain = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and wanted.isprintable()
+    plain = wanted.startswith("/") and not wanted.startswith("//") and wanted.isprintable()
     return wanted if plain and "\\" not in wanted else "/"

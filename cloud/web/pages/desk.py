@@ -1,20 +1,85 @@
 """What waits for those on duty: calls and alarms, and work orders."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse
 
-from cloud.web.pages.base import OnDuty, page, read_models
+from cloud.alarms.schemas import AlarmLine
+from cloud.alarms.service import AlarmService
+from cloud.api.access import Person
+from cloud.api.problem import ProblemError
+from cloud.api.services import service
+from cloud.calls.service import CallService
+from cloud.web.pages.base import OnDuty, go_to, page, services_of
+from cloud.work_orders.schemas import OrderAct
+from cloud.work_orders.service import WorkOrderService
+from fleet.incident import AlarmState, Priority
 
 router = APIRouter(include_in_schema=False)
+
+ROWS_MAX = 200
+URGENCY = {priority: number for number, priority in enumerate(Priority)}
+
+Alarms = Annotated[AlarmService, Depends(service(AlarmService))]
+Calls = Annotated[CallService, Depends(service(CallService))]
+Orders = Annotated[WorkOrderService, Depends(service(WorkOrderService))]
 
 
 @router.get("/alarms", response_class=HTMLResponse)
 async def alarms(request: Request, person: OnDuty) -> Response:
     """Calls first, then alarms."""
-    return await page(request, "alarms.html", person, alarms=await read_models(request).open_alarms())
+    return await _alarms_page(request, person)
+
+
+@router.post("/alarms/{alarm_id}/acknowledge")
+async def acknowledge_alarm(request: Request, alarm_id: str, alarms: Alarms, person: OnDuty) -> Response:
+    """The button of an alarm."""
+    try:
+        await alarms.acknowledge(alarm_id, person)
+    except ProblemError as problem:
+        return await _alarms_page(request, person, problem)
+    return go_to(f"/alarms?notice=acknowledged#alarm-{alarm_id}")
+
+
+@router.post("/calls/{call_id}/acknowledge")
+async def acknowledge_call(request: Request, call_id: str, calls: Calls, person: OnDuty) -> Response:
+    """The button of an emergency call: this person is going there."""
+    try:
+        await calls.acknowledge(call_id, person)
+    except ProblemError as problem:
+        return await _alarms_page(request, person, problem)
+    return go_to(f"/alarms?notice=acknowledged#call-{call_id}")
 
 
 @router.get("/orders", response_class=HTMLResponse)
 async def orders(request: Request, person: OnDuty) -> Response:
     """One's own orders, then all others."""
-    return await page(request, "orders.html", person, orders=await read_models(request).open_orders())
+    return await _orders_page(request, person)
+
+
+@router.post("/orders/{order_id}/{act}")
+async def move_order(request: Request, order_id: str, act: OrderAct, orders: Orders, person: OnDuty) -> Response:
+    """The buttons of an order."""
+    try:
+        await orders.act(order_id, act, person)
+    except ProblemError as problem:
+        return await _orders_page(request, person, problem)
+    return go_to(f"/orders?notice=order_moved#order-{order_id}")
+
+
+async def _alarms_page(request: Request, person: Person, problem: ProblemError | None = None) -> Response:
+    alarms = services_of(request).get(AlarmService)
+    found = (await alarms.alarms({}, is_open=True, before=None, limit=ROWS_MAX)).alarms
+
+    def urgency(alarm: AlarmLine) -> tuple[bool, int, int]:
+        return alarm.state == AlarmState.ACKNOWLEDGED, URGENCY[alarm.priority], -alarm.activated_at
+
+    shown = [(alarm, alarms.definition(alarm.kind, alarm.key)) for alarm in sorted(found, key=urgency)]
+    return await page(request, "alarms.html", person, problem, path="/alarms", alarms=shown)
+
+
+async def _orders_page(request: Request, person: Person, problem: ProblemError | None = None) -> Response:
+    orders = services_of(request).get(WorkOrderService)
+    found = await orders.orders(person, {}, is_open=True, limit=ROWS_MAX)
+    return await page(request, "orders.html", person, problem, path="/orders", orders=found.orders)

@@ -16,14 +16,14 @@ from cloud.devices.service import DeviceService, numeric_fields
 from cloud.web.pages.base import OnDuty, go_to, page
 from fleet.kind import Kind, Text, literal_of
 from fleet.messages import Command
-from fleet.units import label_of, unit_of
+from fleet.units import FEN_PER_YUAN, label_of, unit_of
 
 router = APIRouter(include_in_schema=False)
 
 Fleet = Annotated[DeviceService, Depends(service(DeviceService))]
 EVENTS_SHOWN = 30
 COMMANDS_SHOWN = 5
-_SHORT_UNITS = {
+SHORT_UNITS = {
     "percent": "%", "relative_humidity_percent": "%", "volts": "V", "celsius": "°C", "degrees": "°", "metres": "m",
     "kilometres": "km", "metres_per_second": "m/s", "dbm": "dBm", "seconds": "s", "minutes": "min", "hours": "h",
     "milliseconds": "ms", "watts": "W",
@@ -32,12 +32,12 @@ _SHORT_UNITS = {
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A labelled value; `table` is set instead of `value` for a list of objects."""
+    """A labelled value; `table` is set instead of `value` for a list of objects: its rows."""
 
     label: Text
     value: Any
     unit: str = ""
-    table: tuple[dict[str, Any], ...] = ()
+    table: tuple[tuple["Fact", ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,10 @@ async def device_page(
         device=answer,
         kind_title=kind.title,
         facts=facts_of(kind, answer),
-        plots=[(name, _label(kind.reading.model_fields[name], name), _SHORT_UNITS.get(unit, "")) for name, unit in numeric_fields(kind).items()],
+        plots=[
+            (name, _label(kind.reading.model_fields[name], name), SHORT_UNITS.get(unit, ""))
+            for name, unit in numeric_fields(kind).items()
+        ],
         events=[(event, event_facts(kind, event.type, event.body)) for event in events],
         forms=[form for model in kind.commands if (form := form_of(model, person)) is not None],
         commands=commands,
@@ -110,15 +113,14 @@ async def send_command(request: Request, device_id: str, fleet: Fleet, person: O
 
 
 def facts_of(kind: Kind, device: DeviceAnswer) -> list[Fact]:
-    """The latest reading with its labels, then what else the kind knows."""
-    state = dict(device.state)
-    reading = cast(dict[str, Any], state.pop("reading", None) or {})
+    """The latest reading with its labels."""
+    reading = cast(dict[str, Any], device.state.get("reading") or {})
     facts = [
-        _fact(_label(info, name), reading[name], _SHORT_UNITS.get(unit_of(info), ""))
+        _fact(name, info, reading[name])
         for name, info in kind.reading.model_fields.items()
         if name != "at" and name in reading
     ]
-    return [fact for fact in facts if fact.value not in (None, "") or fact.table]
+    return [fact for fact in facts if fact.value not in (None, "")]
 
 
 def event_facts(kind: Kind, event_type: str, body: dict[str, Any]) -> list[Fact]:
@@ -129,7 +131,7 @@ def event_facts(kind: Kind, event_type: str, body: dict[str, Any]) -> list[Fact]
         return []
     hidden = {"type", "event_id", "latitude", "longitude", "accuracy_metres", "command_id"}
     return [
-        _fact(_label(info, name), body[name], _SHORT_UNITS.get(unit_of(info), ""))
+        _fact(name, info, body[name])
         for name, info in fields.items()
         if name not in hidden and body.get(name) not in (None, "", [], {})
     ]
@@ -165,7 +167,12 @@ def _input(name: str, info: FieldInfo) -> Input | None:
         kind = "text"
     else:
         return None
-    limits = {attribute: getattr(one, attribute) for one in info.metadata for attribute in ("ge", "le") if hasattr(one, attribute)}
+    limits = {
+        attribute: getattr(one, attribute)
+        for one in info.metadata
+        for attribute in ("ge", "le")
+        if hasattr(one, attribute)
+    }
     return Input(
         name=name,
         label=_label(info, name),
@@ -183,10 +190,18 @@ def _label(info: FieldInfo, name: str) -> Text:
     return Text(label_of(info, "zh") or plain, label_of(info, "en") or plain)
 
 
-def _fact(label: Text, value: Any, unit: str) -> Fact:
-    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        return Fact(label, None, table=tuple(value))
-    return Fact(label, round(value, 2) if isinstance(value, float) else value, unit)
+def _fact(name: str, info: FieldInfo, value: Any) -> Fact:
+    label, unit = _label(info, name), unit_of(info)
+    if isinstance(value, list):
+        (item, *_rest) = get_args(info.annotation) or (None,)
+        fields: dict[str, FieldInfo] = getattr(item, "model_fields", {})
+        if not fields:
+            return Fact(label, len(value))
+        rows = (tuple(_fact(key, fields[key], cell) for key, cell in row.items() if key in fields) for row in value)
+        return Fact(label, len(value), table=tuple(rows))
+    if unit == "fen":
+        return Fact(label, f"¥{value / FEN_PER_YUAN:.2f}")
+    return Fact(label, round(value, 2) if isinstance(value, float) else value, SHORT_UNITS.get(unit, ""))
 
 
 def _number(text: str) -> int | float | str:
@@ -196,5 +211,3 @@ def _number(text: str) -> int | float | str:
         except ValueError:
             continue
     return text  # validation says what is wrong with it
-
-

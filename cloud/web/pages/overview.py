@@ -15,7 +15,7 @@ from cloud.web.pages.base import Anybody, go_to, page
 
 router = APIRouter(include_in_schema=False)
 
-PAGE_ROWS = 50
+PAGE_ROWS = 25
 Status = Literal["", "online", "silent", "alarm", "retired"]
 
 

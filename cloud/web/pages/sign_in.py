@@ -82,9 +82,7 @@ def _remember(response: Response, language: str) -> Response:
     return response
 
 
-def _form(
-    request: Request, next_path: str, problem: ProblemError | None = None, login_name: str = ""
-) -> HTMLResponse:
+def _form(request: Request, next_path: str, problem: ProblemError | None = None, login_name: str = "") -> HTMLResponse:
     response = render(
         "login.html",
         language_of(request, None),

@@ -2,10 +2,11 @@
 // `data-topics` of the body lists what the page shows: `alarm`, or `device:bike-001` for one device alone.
 
 const URGENT = new Set(["call", "alarm", "command", "ride", "purchase"]);
+const BACKSTOP_MS = 15_000; // values that change without an event, and what a lost connection missed
 const QUIET_INTERVAL_MS = 2000; // a busy fleet changes many times a second; a page need not
 const body = document.body;
 const topics = (body.dataset.topics || "").split(/\s+/).filter(Boolean);
-const TOPIC_NAMES = ["device", "alarm", "call", "order", "command", "ride", "purchase", "wallet", "inbox"];
+const TOPIC_NAMES = ["device", "event", "alarm", "call", "order", "command", "ride", "purchase", "wallet", "inbox"];
 
 let lastRefresh = 0;
 let timer = 0;
@@ -86,11 +87,20 @@ export function nowMs() {
 }
 
 setInterval(() => {
+  for (const bar of document.querySelectorAll("progress[data-from]")) {
+    bar.value = Math.min(bar.max, (nowMs() - Number(bar.dataset.from)) / 1000);
+  }
+  for (const element of document.querySelectorAll("time[data-until]")) {
+    const seconds = Math.max(0, Math.ceil((Number(element.dataset.until) - nowMs()) / 1000));
+    element.textContent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+  }
   for (const element of document.querySelectorAll("time[data-since]")) {
     const seconds = Math.max(0, Math.round((nowMs() - Number(element.dataset.since)) / 1000));
     const parts = [Math.floor(seconds / 3600), Math.floor((seconds % 3600) / 60), seconds % 60];
     element.textContent = (parts[0] ? parts : parts.slice(1)).map((part) => String(part).padStart(2, "0")).join(":");
   }
 }, 1000);
+
+setInterval(() => refreshSoon(false), BACKSTOP_MS);
 
 connect();

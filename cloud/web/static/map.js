@@ -122,7 +122,7 @@ async function loadOnce() {
 }
 
 document.addEventListener("fleet:change", (event) => {
-  if (["device", "alarm", "call"].includes(event.detail.topic) && !document.hidden) {
+  if (["device", "event", "alarm", "call"].includes(event.detail.topic) && !document.hidden) {
     loadOnce();
   }
 });

@@ -1,3 +1,4 @@
+# ruff: noqa: ARG001, ARG002  # the signatures of a role
 """Lines of text: `R 21.5` reading, `P <id>` pressed, `O <id>` opened, `D <command>` done, `X <command>` jam.
 
 Towards the hardware: `A <id>` kept, `L <id>` light on, `C <command> <times>` ring.

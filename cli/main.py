@@ -1,53 +1,23 @@
-"""`fleet`: one command for everything. Each subcommand imports what it needs when it runs."""
+"""`fleet`: one command for everything.
+
+An edge box runs `fleet edge --config FILE` for years in little memory, so exactly that goes straight to the
+agent; everything else is read by the command tree in `cli.app`.
+"""
 
 import sys
-from typing import Annotated
-
-import typer
-
-from cli import bench, dashboards_commands, demo, devices_commands, docs_commands, doctor, serve, sim
-from cli.output import INTERRUPTED, words
-
-app = typer.Typer(
-    name="fleet",
-    help="Run a fleet of shared devices: bikes, meal machines, nursing rooms with emergency buttons.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-
-
-def _version(value: bool) -> None:
-    if value:
-        from importlib.metadata import version
-
-        print(version("gaoxin-fleet"))
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
-) -> None:
-    del version
-
-
-app.command("demo")(demo.demo)
-app.command("serve")(serve.serve)
-app.command("edge")(sim.edge)
-app.command("sim")(sim.sim)
-app.command("doctor")(doctor.doctor)
-app.command("quarantine")(devices_commands.quarantine)
-app.command("receiver", hidden=True)(demo.receiver_command)
-app.add_typer(devices_commands.app, name="devices")
-app.add_typer(bench.app, name="bench")
-app.add_typer(docs_commands.app, name="docs")
-app.add_typer(dashboards_commands.app, name="dashboards")
 
 
 def run() -> None:
     """Entry point of the installed command."""
+    if sys.argv[1:2] == ["edge"]:
+        from cli.agent import config_of, run_agent
+
+        config = config_of(sys.argv[2:])
+        if config is not None:
+            sys.exit(run_agent(config))
+    from cli.app import app
+    from cli.output import INTERRUPTED, words
+
     try:
         app()
     except KeyboardInterrupt:

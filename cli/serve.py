@@ -17,12 +17,14 @@ def serve(
         Literal["all", "ingest", "dispatch", "api"],
         typer.Option(help="One role per process needs PostgreSQL (FLEET_DATABASE_URL)."),
     ] = "all",
+    shards: Annotated[str | None, typer.Option(help="Which devices this ingester takes, for example 0-31.")] = None,
 ) -> None:
     """Serve the cloud: take what devices report, decide, tell people, answer pages and API.
 
     Every setting is a FLEET_… variable; see docs/operations.md.
 
-    Example: [bold]fleet serve --data-directory /var/lib/fleet --http-port 8000[/bold]
+    Examples: [bold]fleet serve --data-directory /var/lib/fleet --http-port 8000[/bold]
+    [bold]fleet serve --role ingest --shards 0-31[/bold]
     """
     import secrets
 
@@ -31,7 +33,9 @@ def serve(
     from cloud.bootstrap import ConfigurationError, Surroundings, run_cloud
 
     with usage_errors(SettingsError, ConfigurationError):
-        settings = cloud_settings(data_directory=data_directory, http_host=http_host, http_port=http_port)
+        settings = cloud_settings(
+            data_directory=data_directory, http_host=http_host, http_port=http_port, shards=shards
+        )
         clock = SystemClock(
             speed=settings.clock_speed, origin_ms=settings.clock_origin_ms, shift_ms=settings.clock_shift_ms
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from cli.output import USAGE, fail, usage_errors, words
+from cli.output import usage_errors
 
 if TYPE_CHECKING:
     from edge.host import EdgeHost
@@ -75,7 +75,9 @@ def sim(
     ] = None,
     authority: Annotated[Path | None, typer.Option(help="Certificate of the authority; unless --plain.")] = None,
     plain: Annotated[bool, typer.Option("--plain", help="No TLS: only for a bench on loopback.")] = False,
-    press_every_s: Annotated[float, typer.Option(help="Presses at random rooms, so many business seconds apart.")] = 0.0,
+    press_every_s: Annotated[
+        float, typer.Option(help="Presses at random rooms, so many business seconds apart.")
+    ] = 0.0,
     broker_host: Annotated[str, typer.Option(help="Address of the broker.")] = "127.0.0.1",
     scenario: Annotated[str, typer.Option(help="quiet, demo or virtual.")] = "quiet",
     count: Annotated[list[str] | None, typer.Option(help="KIND=NUMBER; repeatable.")] = None,
@@ -135,7 +137,11 @@ async def _simulate(
             tuple(devices.kinds()), counts, seed, clock.now_ms(), scenario, truth=truth, clock=clock
         )  # fmt: skip
         host = EdgeHost(
-            clock, random.Random(), directory / "journal.sqlite", first_connect_within_s=connect_within_s, firmware="sim-1"
+            clock,
+            random.Random(),
+            directory / "journal.sqlite",
+            first_connect_within_s=connect_within_s,
+            firmware="sim-1",
         )
         verifiers = load_verifiers(command_keys)
         for device_id in world.device_ids:
@@ -144,7 +150,9 @@ async def _simulate(
                 authority, folder = certificates
                 tls = load_tls_context(authority, folder / f"{device_id}.pem", folder / f"{device_id}.key")
             link = MqttLink(device_id, BrokerAddress(*address), tls)
-            host.add(device_id, world.kind_of(device_id), WorldLine(world.line(device_id)), link, Identity(tls, verifiers))
+            host.add(
+                device_id, world.kind_of(device_id), WorldLine(world.line(device_id)), link, Identity(tls, verifiers)
+            )
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             standing_still = asyncio.Event()
@@ -191,13 +199,6 @@ def edge(
 
     Example: [bold]fleet edge --config /etc/fleet-edge/bike-001.toml[/bold]
     """
-    from cli.clock import SystemClock
-    from edge.identity import IdentityError
-    from edge.run import main
-    from edge.settings import SettingsError, load_settings
+    from cli.agent import run_agent
 
-    try:
-        main(load_settings(config), SystemClock(), random.SystemRandom())
-    except (SettingsError, IdentityError) as error:
-        raise fail(str(error), USAGE) from error
-    words.print("stopped")
+    raise typer.Exit(run_agent(config))

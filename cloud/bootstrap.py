@@ -3,21 +3,27 @@
 Read `run_cloud` from the top: which parts a role needs, how they hang together, in which order they
 start. All tasks live in one group; if one of them fails, the process ends and its supervisor starts it
 again from what is durable (trust, rule 8).
+
+    role       does
+    ingest     hears the devices of its shards, owns their state, sends commands to them, fills the series
+    dispatch   delivers the outbox, ends commands, rides and sales that nobody answers
+    api        pages, API and live changes for people
+    all        everything in one process; on SQLite the only choice (decision 11)
 """
 
 import asyncio
-import fcntl
 import ssl
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 from prometheus_client import REGISTRY
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 import devices
 from cloud import logs, products
@@ -27,8 +33,10 @@ from cloud.adapters.notify.inbox import InboxChannel
 from cloud.adapters.series_sqlite import SqliteSeries
 from cloud.adapters.sql.database import SqlDatabase
 from cloud.adapters.sql.migrate import upgrade
+from cloud.adapters.sql.signals import PostgresSignals
 from cloud.api.changes import Changes
 from cloud.api.services import Services
+from cloud.data_directory import InUseError, one_at_a_time, sole_owner, stable_name
 from cloud.device_commands.service import DeviceCommands
 from cloud.dispatch.outbox import Outbox
 from cloud.dispatch.planner import Dispatch
@@ -40,20 +48,24 @@ from cloud.intents import IntentDesk
 from cloud.members.service import MemberService
 from cloud.model import Downstream, Quarantined
 from cloud.pipeline import Pipeline, PipelineLimits
-from cloud.ports import NotificationChannel, SeriesStore
+from cloud.ports import NotificationChannel, SeriesStore, Signals
 from cloud.settings import CloudSettings
-from cloud.timeseries.drain import DrainState, SeriesDrain
+from cloud.signals import Alone, Topic
+from cloud.timeseries import retention
+from cloud.timeseries.drain import SeriesDrain
 from cloud.timeseries.spool import Spool
-from cloud.web.app import create_app
+from cloud.web.operations import operations_app
 from fleet.clock import Clock
 from fleet.randomness import Randomness
-from fleet.topics import SHARD_COUNT
+from fleet.topics import SHARD_COUNT, shard_of
 
 _log = structlog.get_logger(__name__)
 
 Role = Literal["all", "ingest", "dispatch", "api"]
 
+ALL_ROLES: Final = ("ingest", "dispatch", "api")
 GRACEFUL_STOP_S: Final = 3
+CHECK_S_MAX: Final = 2.0
 WEBHOOK_NAME: Final = "webhook"
 
 
@@ -73,11 +85,13 @@ class Surroundings:
 
 @dataclass(slots=True)
 class Parts:
-    """What every role shares."""
+    """What every role shares. `checks` say for `/readyz` whether a part works: "ok", or what is wrong."""
 
     settings: CloudSettings
     around: Surroundings
+    roles: Collection[str]
     database: SqlDatabase
+    signals: Signals
     changes: Changes
     commands: DeviceCommands
     acknowledger: Acknowledger
@@ -85,9 +99,10 @@ class Parts:
     dispatch: Dispatch
     outbox: Outbox
     handlers: products.Handlers
+    series: SeriesStore
     services: Services
     sessions: MemberService
-    link_publish: "_LatePublish"
+    to_devices: "_LatePublish"
     checks: dict[str, Callable[[], str]] = field(default_factory=dict)
 
 
@@ -109,72 +124,109 @@ async def run_cloud(settings: CloudSettings, around: Surroundings, role: Role = 
         ConfigurationError: before anything was started.
     """
     logs.configure(settings.log_level)
+    _add_kind_folders(settings)
+    _refuse_what_does_not_fit(settings, role)
+    roles = ALL_ROLES if role == "all" else (role,)
+    try:
+        with sole_owner(settings.data_directory, roles):
+            async with AsyncExitStack() as stack:
+                parts = await _assemble(settings, around, roles, stack)
+                await _run_roles(parts, stack)
+    except InUseError as error:
+        raise ConfigurationError(f"{error}; stop it or set FLEET_DATA_DIRECTORY") from None
+
+
+async def _run_roles(parts: Parts, stack: AsyncExitStack) -> None:
+    roles, commands = parts.roles, parts.commands
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(parts.signals.run())
+            if "ingest" in roles:
+                await _start_ingest(parts, stack, group)
+            if "dispatch" in roles:
+                group.create_task(parts.outbox.run())
+                for keep_deadlines in parts.handlers.deadlines:
+                    group.create_task(keep_deadlines())
+            if "api" in roles:
+                for follow_commits in parts.handlers.followers:
+                    group.create_task(follow_commits())
+            if "ingest" in roles or "dispatch" in roles:
+                group.create_task(commands.run(sends="ingest" in roles, expires="dispatch" in roles))
+            group.create_task(_serve_http(parts))
+    except* _StoppedError:
+        _log.info("stopped")
+
+
+# --- what must hold before anything starts ---------------------------------------------------------------------
+
+
+def _add_kind_folders(settings: CloudSettings) -> None:
     for folder in settings.kind_folders:
         try:
             devices.add_kind_folder(str(folder))
         except ValueError as error:
             raise ConfigurationError(f"kind_folders: {error} (from FLEET_KIND_FOLDERS)") from error
-    if role != "all" and settings.sql_url().startswith("sqlite"):
-        raise ConfigurationError("roles in separate processes need PostgreSQL: set FLEET_DATABASE_URL, or run without --role")
-    settings.data_directory.mkdir(parents=True, exist_ok=True)
-    with _sole_owner(settings.data_directory / f"{role}.lock"):
-        async with AsyncExitStack() as stack:
-            parts = await _assemble(settings, around, role, stack)
-            try:
-                async with asyncio.TaskGroup() as group:
-                    if role in {"all", "ingest"}:
-                        await _start_ingest(parts, stack, group)
-                    if role in {"all", "dispatch"}:
-                        group.create_task(parts.outbox.run())
-                        for work in parts.handlers.background:
-                            group.create_task(work())
-                    group.create_task(_serve_http(parts, role))
-            except* _StoppedError:
-                _log.info("stopped")
 
 
-@contextmanager
-def _sole_owner(path: Path) -> Iterator[None]:
-    """One process per data directory: its spool and its leases are then its own after a crash."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigurationError(f"another fleet process uses {path.parent}; stop it or set FLEET_DATA_DIRECTORY") from None
-        yield
+def _refuse_what_does_not_fit(settings: CloudSettings, role: Role) -> None:
+    if not settings.sql_url().startswith("sqlite"):
+        return
+    if role != "all":
+        raise ConfigurationError(
+            "roles in separate processes need PostgreSQL: set FLEET_DATABASE_URL, or run without --role"
+        )
+    if len(settings.shard_numbers()) < SHARD_COUNT:
+        raise ConfigurationError(
+            "shards: on SQLite one process takes all devices; unset FLEET_SHARDS, or set FLEET_DATABASE_URL"
+        )
 
 
-async def _assemble(settings: CloudSettings, around: Surroundings, role: Role, stack: AsyncExitStack) -> Parts:
+# --- the parts that every role has -----------------------------------------------------------------------------
+
+
+async def _assemble(
+    settings: CloudSettings, around: Surroundings, roles: Collection[str], stack: AsyncExitStack
+) -> Parts:
     database = SqlDatabase(settings.sql_url())
     stack.callback(database.close)
     await asyncio.to_thread(upgrade, settings.sql_url())
     key = load_or_create_command_key(settings.command_key_file or settings.data_directory / "command.key")
     key_id = command_key_id(key.public_key())
-    changes = Changes()
-    publish = _LatePublish()
+    name = f"{'-'.join(roles)}-{around.new_id()[:8]}"
+    signals = Alone() if database.is_sqlite else PostgresSignals(settings.sql_url(), name, around.randomness)
+    changes = Changes(signals=None if database.is_sqlite else signals)
+    to_devices = _LatePublish()
     handlers = products.Handlers()
-    commands = DeviceCommands(database, around.clock, publish, key_id, key, around.new_id, handlers.outcomes)
+    commands = DeviceCommands(database, around.clock, to_devices, key_id, key, around.new_id, handlers.outcomes)
     intents = IntentDesk(database, around.clock, around.new_id)
     channels = await _channels(settings, around, database, changes, stack)
-    owner = f"{role}-{around.new_id()[:8]}"
     outbox = Outbox(
         database, around.clock, channels, real_now_ms=around.real_now_ms, randomness=around.randomness,
-        owner=owner, sole_owner=role == "all",
+        owner=name, sole_owner=database.is_sqlite,
     )  # fmt: skip
     series = _series(settings)
     stack.push_async_callback(series.close)
     sessions = MemberService(database, around.clock, secure_cookies=settings.public_url.startswith("https://"))
     services = Services()
     services.add(sessions)
-    services.add(series, as_type=SeriesStore)
     products.add_services(
         services, handlers, database=database, clock=around.clock, commands=commands, intents=intents, series=series,
         changes=changes, new_id=around.new_id,
     )  # fmt: skip
+    _hear_other_processes(signals, outbox, commands, intents)
     return Parts(
-        settings, around, database, changes, commands, Acknowledger(key_id, key), intents,
-        Dispatch([channel.name for channel in channels]), outbox, handlers, services, sessions, publish,
+        settings, around, roles, database, signals, changes, commands, Acknowledger(key_id, key), intents,
+        Dispatch([channel.name for channel in channels]), outbox, handlers, series, services, sessions, to_devices,
     )  # fmt: skip
+
+
+def _hear_other_processes(signals: Signals, outbox: Outbox, commands: DeviceCommands, intents: IntentDesk) -> None:
+    """What a commit elsewhere means here; who says what stands in `cloud.signals`."""
+    signals.subscribe(Topic.OUTBOX, lambda _: outbox.wake())
+    signals.subscribe(Topic.COMMANDS, lambda _: commands.after_commit())
+    signals.subscribe(Topic.INTENTS, lambda _: intents.on_submitted())
+    signals.subscribe(Topic.ANSWERED, intents.answered)
+    signals.subscribe(Topic.SETTLED, commands.settled_elsewhere)
 
 
 async def _channels(
@@ -186,7 +238,9 @@ async def _channels(
             from cloud.adapters.notify.webhook import WebhookChannel  # noqa: PLC0415  # only where it is used
 
             secret = settings.webhook_secret.get_secret_value()
-            webhook = WebhookChannel(settings.webhook_url, secret=secret, real_now_ms=around.real_now_ms, name=WEBHOOK_NAME)
+            webhook = WebhookChannel(
+                settings.webhook_url, secret=secret, real_now_ms=around.real_now_ms, name=WEBHOOK_NAME
+            )
             channels.append(await stack.enter_async_context(webhook))
         if settings.apprise_urls:
             from cloud.adapters.notify import apprise_channel  # noqa: PLC0415  # half a second of imports
@@ -201,12 +255,67 @@ async def _channels(
 
 def _series(settings: CloudSettings) -> SeriesStore:
     if settings.series != "influxdb":
-        return SqliteSeries(settings.data_directory / "series.db")
+        with one_at_a_time(settings.data_directory):
+            return SqliteSeries(settings.data_directory / "series.db")
     from cloud.adapters.series_influx import InfluxSeries  # noqa: PLC0415  # only where it is used
 
     return InfluxSeries(
         url=settings.influxdb_url, token=settings.influxdb_token.get_secret_value(), org=settings.influxdb_org,
         bucket=settings.influxdb_bucket,
+    )  # fmt: skip
+
+
+# --- ingest ----------------------------------------------------------------------------------------------------
+
+
+async def _start_ingest(parts: Parts, stack: AsyncExitStack, group: asyncio.TaskGroup) -> None:
+    settings, around, database, checks = parts.settings, parts.around, parts.database, parts.checks
+    link = _link(settings, around)
+    parts.to_devices.target = link.publish
+    # The spool lives as long as its folder: its name is the owner of the leases.
+    name = stable_name(settings.data_directory / "ingester-id", around.new_id)
+    marks = await database.read(lambda tx: [ingest_rows.spool_position(tx, name, one) for one in ("twin", "series")])
+    spool = Spool(
+        settings.data_directory / "spool", bytes_max=settings.spool_bytes_max, position_min=max(marks),
+        consumers=("twin",) if settings.series == "off" else ("twin", "series"),
+    )  # fmt: skip
+    stack.callback(spool.close)
+    leases = Leases(database, name, around.real_now_ms)
+    stack.push_async_callback(leases.release)
+    parts.commands.mine = lambda device_id: shard_of(device_id) in leases.shards
+    pipeline = Pipeline(
+        kinds=devices.kinds(), link=link, spool=spool, spool_name=name, database=database, leases=leases,
+        dispatch=parts.dispatch, commands=parts.commands, acknowledger=parts.acknowledger, intents=parts.intents,
+        event_handlers=parts.handlers.events, changes=parts.changes, wake_outbox=parts.outbox.wake,
+        clock=around.clock, limits=PipelineLimits(
+            batch_messages_max=settings.batch_messages_max, twin_flush_s=settings.twin_flush_ms / 1000
+        ),
+    )  # fmt: skip
+    waiting = {True: "loading", False: "another ingester holds its shards"}
+    checks["ingest"] = lambda: "ok" if pipeline.ready.is_set() else waiting[bool(leases.shards)]
+    checks["broker"] = lambda: "ok" if link.connected else "not connected"
+    group.create_task(pipeline.run(settings.shard_numbers()))
+    if settings.series != "off":
+        # Also while another ingester has our shards: what we took before is in our spool alone.
+        drain = SeriesDrain(
+            spool, parts.series, positions=_SqlPosition(database, name), quarantine=_Quarantine(database),
+            randomness=around.randomness,
+        )  # fmt: skip
+        group.create_task(drain.run())
+    if isinstance(parts.series, SqliteSeries) and settings.series_days:
+        group.create_task(retention.keep_days(parts.series, settings.series_days, around.clock))
+
+
+def _link(settings: CloudSettings, around: Surroundings) -> BrokerLink:
+    options = ReceiverOptions(
+        client_id=f"ingester-{around.new_id()[:8]}",
+        host=settings.broker_host,
+        port=settings.broker_port,
+        tls=_broker_tls(settings),
+    )
+    linger_s = settings.batch_linger_ms / 1000
+    return BrokerLink(
+        options, around.randomness, batch_messages_max=settings.batch_messages_max, linger_s=linger_s
     )  # fmt: skip
 
 
@@ -219,53 +328,11 @@ def _broker_tls(settings: CloudSettings) -> ssl.SSLContext | None:
         context = ssl.create_default_context(cafile=str(settings.broker_ca_file))
         context.load_cert_chain(settings.broker_certificate_file, settings.broker_key_file)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"broker certificates can't be used: {error}; check the FLEET_BROKER_…_FILE settings") from error
+        raise ConfigurationError(
+            f"broker certificates can't be used: {error}; check the FLEET_BROKER_…_FILE settings"
+        ) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
-
-
-async def _start_ingest(parts: Parts, stack: AsyncExitStack, group: asyncio.TaskGroup) -> None:
-    settings, around, database = parts.settings, parts.around, parts.database
-    options = ReceiverOptions(
-        client_id=f"ingester-{around.new_id()[:8]}",
-        host=settings.broker_host,
-        port=settings.broker_port,
-        tls=_broker_tls(settings),
-    )
-    link = BrokerLink(
-        options, around.randomness, batch_messages_max=settings.batch_messages_max, linger_s=settings.batch_linger_ms / 1000
-    )
-    parts.link_publish.target = link.publish
-    # The spool lives as long as its folder: its name is the owner of the leases.
-    spool_name = _stable_name(settings.data_directory / "ingester-id", around.new_id)
-    marks = await database.read(lambda tx: [ingest_rows.spool_position(tx, spool_name, name) for name in ("twin", "series")])
-    spool = Spool(settings.data_directory / "spool", bytes_max=settings.spool_bytes_max, position_min=max(marks))
-    stack.callback(spool.close)
-    pipeline = Pipeline(
-        kinds=devices.kinds(), link=link, spool=spool, spool_name=spool_name, database=database,
-        leases=Leases(database, spool_name, around.real_now_ms), dispatch=parts.dispatch, commands=parts.commands,
-        acknowledger=parts.acknowledger, intents=parts.intents, event_handlers=parts.handlers.events,
-        changes=parts.changes, wake_outbox=parts.outbox.wake, clock=around.clock,
-        limits=PipelineLimits(
-            batch_messages_max=settings.batch_messages_max, twin_flush_s=settings.twin_flush_ms / 1000
-        ),
-    )  # fmt: skip
-    parts.checks["ingest"] = lambda: "ok" if pipeline.ready.is_set() else "loading"
-    parts.checks["broker"] = lambda: "ok" if link.connected else "not connected"
-    group.create_task(pipeline.run(range(SHARD_COUNT)))
-    group.create_task(parts.commands.run())
-    if settings.series != "off":
-        drain = SeriesDrain(
-            spool, parts.services.get(SeriesStore), positions=_SqlPosition(database, spool_name),
-            quarantine=_quarantine(database), randomness=around.randomness, on_state=_drain_state(parts.checks),
-        )  # fmt: skip
-        group.create_task(drain.run())
-
-
-def _stable_name(path: Path, new_id: Callable[[], str]) -> str:
-    if not path.exists():
-        path.write_text(f"ingester-{new_id()[:12]}\n")
-    return path.read_text().strip()
 
 
 class _SqlPosition:
@@ -281,46 +348,56 @@ class _SqlPosition:
     async def save(self, position: int) -> None:
         await self._database.write(
             lambda tx: ingest_rows.save_spool_position(tx, self._spool_name, "series", position)
-        )
+        )  # fmt: skip
 
 
-def _quarantine(database: SqlDatabase) -> Callable[[Sequence[Quarantined]], Any]:
-    async def keep(items: Sequence[Quarantined]) -> None:
+class _Quarantine:
+    """Keeps what the series refused for good."""
+
+    def __init__(self, database: SqlDatabase) -> None:
+        self._database = database
+
+    async def __call__(self, items: Sequence[Quarantined]) -> None:
         def store(tx: Connection) -> None:
             ingest_rows.store_quarantined(tx, items)
 
-        await database.write(store)
-
-    return keep
+        await self._database.write(store)
 
 
-def _drain_state(checks: dict[str, Callable[[], str]]) -> Callable[[DrainState, str], None]:
-    def changed(state: DrainState, reason: str) -> None:
-        # A series store that is away never makes the process unready: it is a projection.
-        _log.warning("series drain", state=state.value, reason=reason)
-
-    del checks
-    return changed
+# --- HTTP ------------------------------------------------------------------------------------------------------
 
 
-async def _serve_http(parts: Parts, role: Role) -> None:
+async def _serve_http(parts: Parts) -> None:
     settings = parts.settings
+    config = uvicorn.Config(
+        _application(parts), host=settings.http_host, port=settings.http_port, log_config=None, access_log=False,
+        lifespan="off", timeout_graceful_shutdown=GRACEFUL_STOP_S, server_header=False,
+    )  # fmt: skip
+    await uvicorn.Server(config).serve()  # returns on SIGTERM and SIGINT
+    raise _StoppedError
 
+
+def _application(parts: Parts) -> FastAPI:
     async def ready() -> dict[str, str]:
-        return {name: check() for name, check in parts.checks.items()} or {"http": "ok"}
+        return {"database": await _reachable(parts.database)} | {name: check() for name, check in parts.checks.items()}
 
-    services = parts.services if role in {"all", "api"} else Services()
-    app = create_app(
-        services, settings, sessions=parts.sessions, changes=parts.changes, clock=parts.around.clock,
+    if "api" not in parts.roles:
+        return operations_app(REGISTRY, ready)
+    from cloud.web.app import create_app  # noqa: PLC0415  # pages and templates: only where people come
+
+    return create_app(
+        parts.services, parts.settings, sessions=parts.sessions, changes=parts.changes, clock=parts.around.clock,
         registry=REGISTRY, ready=ready,
     )  # fmt: skip
-    config = uvicorn.Config(
-        app, host=settings.http_host, port=settings.http_port, log_config=None, access_log=False, lifespan="off",
-        timeout_graceful_shutdown=GRACEFUL_STOP_S, server_header=False,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
-    await server.serve()  # returns on SIGTERM and SIGINT
-    raise _StoppedError
+
+
+async def _reachable(database: SqlDatabase) -> str:
+    try:
+        async with asyncio.timeout(CHECK_S_MAX):
+            await database.read(lambda tx: tx.execute(text("SELECT 1")).scalar_one())
+    except (TimeoutError, DBAPIError):
+        return "not reachable"
+    return "ok"
 
 
 class _StoppedError(Exception):

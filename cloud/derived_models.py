@@ -10,11 +10,23 @@ from typing import Annotated, Any, Final, Literal, Union
 
 import annotated_types
 import msgspec
+import pydantic
 from msgspec import Meta
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 PLAIN_TYPES: Final = (bool, int, float, str)
+_STRICT: Final = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+"""What `fleet.messages.Message` sets; a model that sets anything else has rules that a struct would not keep."""
+_BOUNDS: Final = {
+    annotated_types.Ge: "ge",
+    annotated_types.Gt: "gt",
+    annotated_types.Le: "le",
+    annotated_types.Lt: "lt",
+    annotated_types.MinLen: "min_length",
+    annotated_types.MaxLen: "max_length",
+}
+_HARMLESS: Final = frozenset({"frozen", "title", "json_schema_extra", "use_attribute_docstrings"})
 
 
 class UntranslatableError(TypeError):
@@ -35,9 +47,12 @@ def struct_of(model: type[BaseModel]) -> type[msgspec.Struct]:
         or decorators.root_validators
     ):
         raise UntranslatableError(f"{model.__name__} has validators")
+    config = {name: value for name, value in model.model_config.items() if name not in _HARMLESS}
+    if config != _STRICT:
+        raise UntranslatableError(f"{model.__name__} is configured as {config}")
     fields: list[Any] = []
     for name, field in model.model_fields.items():
-        if field.alias is not None or field.default_factory is not None:
+        if field.alias or field.validation_alias or field.default_factory is not None:
             raise UntranslatableError(f"{model.__name__}.{name} has an alias or a default factory")
         annotation = _translate(field.annotation, _constraints(field))
         fields.append((name, annotation) if field.is_required() else (name, annotation, field.default))
@@ -53,31 +68,26 @@ def _constraints(field: FieldInfo) -> dict[str, Any]:
 
 
 def _add_constraint(item: Any, constraints: dict[str, Any]) -> None:
-    match item:
-        case annotated_types.Ge():
-            constraints["ge"] = item.ge
-        case annotated_types.Gt():
-            constraints["gt"] = item.gt
-        case annotated_types.Le():
-            constraints["le"] = item.le
-        case annotated_types.Lt():
-            constraints["lt"] = item.lt
-        case annotated_types.MinLen():
-            constraints["min_length"] = item.min_length
-        case annotated_types.MaxLen():
-            constraints["max_length"] = item.max_length
-        case FieldInfo():
-            for inner in item.metadata:
-                _add_constraint(inner, constraints)
-        case _:
-            general = dict(getattr(item, "__dict__", {}))
-            pattern = general.pop("pattern", None)
-            if pattern is not None:
-                # Python's `$` also matches before a final newline, pydantic's does not.
-                constraints["pattern"] = pattern[:-1] + r"\Z" if pattern.endswith("$") else pattern
-            general.pop("allow_inf_nan", None)  # JSON has neither
-            if any(value is not None for value in general.values()):
-                raise UntranslatableError(f"constraint {item!r}")
+    name = _BOUNDS.get(type(item))
+    if name is not None:
+        constraints[name] = getattr(item, name)
+    elif isinstance(item, FieldInfo):
+        for inner in item.metadata:
+            _add_constraint(inner, constraints)
+    elif not (isinstance(item, pydantic.AllowInfNan) and not item.allow_inf_nan):  # JSON has neither
+        # Pydantic's own holder of what has no class; a validator or any other constraint has no such attributes.
+        general = dict(getattr(item, "__dict__", {}))
+        pattern = general.pop("pattern", None)
+        if pattern is None or any(value is not None for value in general.values()):
+            raise UntranslatableError(f"constraint {item!r}")
+        constraints["pattern"] = _pattern(pattern)
+
+
+def _pattern(pattern: str) -> str:
+    """The same in Python's dialect, whose `$` also matches before a final newline; pydantic's does not."""
+    if "$" in pattern[:-1] or "\\" in pattern:  # classes like `\d` may differ between the dialects
+        raise UntranslatableError(f"pattern {pattern!r}")
+    return pattern[:-1] + r"\Z" if pattern.endswith("$") else pattern
 
 
 def _translate(annotation: Any, constraints: dict[str, Any]) -> Any:

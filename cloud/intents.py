@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from cloud.model import Intent
 from cloud.ports import Database, IntentRefusedError
+from cloud.signals import Topic, notify
 from cloud.tables import intent
 from fleet.clock import Clock
 
@@ -42,7 +43,7 @@ class IntentDesk:
         }
         committed = self._waiting[intent_id] = asyncio.Event()
         try:
-            await self._database.write(lambda tx: tx.execute(intent.insert().values(row)))
+            await self._database.write(lambda tx: _put(tx, row))
             self.on_submitted()
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 while True:
@@ -50,10 +51,13 @@ class IntentDesk:
                         await asyncio.wait_for(committed.wait(), POLL_S)
                     except TimeoutError:
                         pass
+                    committed.clear()
                     found = await self._database.read(lambda tx: _answer(tx, intent_id))
                     if found is not None:
                         break
         except TimeoutError:
+            # Nobody is to act on it when the asker is long gone.
+            await self._database.write(lambda tx: _withdraw(tx, intent_id, self._clock.now_ms()))
             raise IntentRefusedError("the ingester did not answer in time; look again before you repeat it") from None
         finally:
             del self._waiting[intent_id]
@@ -69,6 +73,23 @@ class IntentDesk:
             event = self._waiting.get(item.id)
             if event is not None:
                 event.set()
+
+    def answered(self, ids: str | None) -> None:
+        """Another process committed these (joined by spaces); None: it may have been any."""
+        for intent_id in list(self._waiting) if ids is None else ids.split():
+            event = self._waiting.get(intent_id)
+            if event is not None:
+                event.set()
+
+
+def _put(tx: Connection, row: dict[str, Any]) -> None:
+    tx.execute(intent.insert().values(row))
+    notify(tx, Topic.INTENTS)
+
+
+def _withdraw(tx: Connection, intent_id: str, at: int) -> None:
+    waiting = (intent.c.id == intent_id) & intent.c.done_at.is_(None)
+    tx.execute(update(intent).where(waiting).values(refused="withdrawn", done_at=at))
 
 
 def _answer(tx: Connection, intent_id: str) -> tuple[str, str | None] | None:

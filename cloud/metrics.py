@@ -11,7 +11,14 @@ HOLES: Final = Counter(
     "fleet_holes_total", "Messages that were not the next of their lane; the device was asked to go back"
 )
 EVICTED: Final = Counter("fleet_evicted_total", "Messages that devices declared as evicted")
+STALLS: Final = Counter("fleet_stalls_total", "Rounds of the pipeline that came so late that silence was not counted")
 COMMITS: Final = Counter("fleet_commits_total", "SQL commits of the pipeline")
+SQL_CONFLICTS: Final = Counter(
+    "fleet_sql_conflicts_total", "Transactions on PostgreSQL that ran again because another one came in between"
+)
+SIGNALS_DROPPED: Final = Counter(
+    "fleet_signals_dropped_total", "Live changes that other processes were not told one by one; they load again"
+)
 SPOOL_REFUSED: Final = Counter(
     "fleet_spool_refused_total", "Telemetry messages the spool did not take; devices keep them"
 )

@@ -42,6 +42,8 @@ class DeviceLane:
     emergency_seq: int = 0
     event_seq: int = 0
     telemetry_seq: int = 0
+    telemetry_committed_seq: int = 0
+    """Up to where `telemetry_seq` stands in the database: all that the device, or a next owner, may count on."""
     online: bool = False
     link_boot_epoch: int = 0
     link_connection: int = 0
@@ -53,7 +55,7 @@ class DeviceLane:
     retired: bool = False
 
     def mark(self, lane: Lane) -> int:
-        """Highest seq committed in `lane`; every lower one is, too."""
+        """Highest seq accepted in `lane`; every lower one is, too."""
         if lane is Lane.TELEMETRY:
             return self.telemetry_seq
         return self.event_seq if lane is Lane.EVENT else self.emergency_seq
@@ -68,8 +70,9 @@ class DeviceLane:
             self.emergency_seq = seq
 
     def marks(self) -> dict[Lane, int]:
-        """All three marks, as acknowledgements carry them."""
-        return {Lane.EMERGENCY: self.emergency_seq, Lane.EVENT: self.event_seq, Lane.TELEMETRY: self.telemetry_seq}
+        """All three committed marks, as acknowledgements carry them."""
+        telemetry = self.telemetry_committed_seq
+        return {Lane.EMERGENCY: self.emergency_seq, Lane.EVENT: self.event_seq, Lane.TELEMETRY: telemetry}
 
 
 @dataclass(slots=True)

@@ -57,6 +57,8 @@ _log = structlog.get_logger(__name__)
 IDLE_S_MAX: Final = 0.5
 """Longest real wait without looking at timers and intents: the backstop behind the wake-ups."""
 FEEDBACK_LIFETIME_S: Final = 60.0
+STALL_S: Final = 1.5
+"""Real seconds between two rounds after which we were the ones who did not listen: nobody is silent for that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,9 +143,11 @@ class Pipeline:
         self._dirty: dict[str, DeviceLane] = {}
         self._spool_end = 0
         self._flushed_at_s = 0.0
+        self._round_began_s = 0.0
         self._listening_since_ms: int | None = None
         self._wake = asyncio.Event()
         self._intents_waiting = True
+        self._intents_read_s = 0.0
         self.ready = asyncio.Event()
 
     # --- the rounds --------------------------------------------------------------------------------------------
@@ -151,11 +155,11 @@ class Pipeline:
     async def run(self, shards: Collection[int]) -> None:
         """Load what is durable, then work until cancelled."""
         await self._leases.take(shards)
-        self._load(await self._database.read(twin_rows.lane_rows))
-        await self._replay_spool()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._link.run(self._wake.set, shards))
             group.create_task(self._leases.keep())
+            self._load(await self._database.read(twin_rows.lane_rows))
+            await self._replay_spool()
+            group.create_task(self._link.run(self._wake.set, shards))
             self.ready.set()
             while True:
                 await self._round()
@@ -190,7 +194,7 @@ class Pipeline:
         try:
             await asyncio.wait_for(self._wake.wait(), wait_s)
         except TimeoutError:
-            self._intents_waiting = True
+            pass
         self._wake.clear()
         self._link.publish(self._acknowledger.due(self._clock.monotonic_s(), self.lanes))
 
@@ -198,9 +202,13 @@ class Pipeline:
         return bool(self._dirty) and self._clock.monotonic_s() - self._flushed_at_s >= self._limits.twin_flush_s
 
     def _watch_link(self, now_ms: int) -> None:
-        """Silence of devices counts only while we can hear them at all."""
-        if self._link.connected == (self._listening_since_ms is not None):
+        """Silence of devices counts only while we can hear them at all: link up, and we not busy elsewhere."""
+        began_s, self._round_began_s = self._round_began_s, self._clock.monotonic_s()
+        stalled = self._round_began_s - began_s > STALL_S
+        if not stalled and self._link.connected == (self._listening_since_ms is not None):
             return
+        if stalled:
+            metrics.STALLS.inc()
         self._listening_since_ms = now_ms if self._link.connected else None
         for lane in self.lanes.values():
             self._reschedule(lane)
@@ -215,6 +223,9 @@ class Pipeline:
             await self._learn(intake, now_ms)
         batch = _Batch(messages, now_ms, intake, Decisions(), [], [], [], [], [])
         self._fold_telemetry(batch)
+        for device_id in intake.acks:  # also a repeat or a hole shows that the device lives
+            self.lanes[device_id].last_heard_at = now_ms
+            self._rules.on_heard(self.lanes[device_id], now_ms, batch.decisions)
         for accepted in intake.events:
             self._twin.on_event(accepted, now_ms)
             self._rules.on_event(accepted, now_ms, batch.decisions)
@@ -319,6 +330,7 @@ class Pipeline:
             with attempt:
                 await self._database.write(commit)
         self._flushed_at_s = self._clock.monotonic_s()
+        self._acknowledger.committed(dirty.values(), self._flushed_at_s)
         metrics.COMMITS.inc()
         self._commands.settled(outcomes)
         self._announce(batch, notices, outcomes)
@@ -460,6 +472,7 @@ class Pipeline:
             "version",
         ):
             setattr(lane, name, row[name])
+        lane.telemetry_committed_seq = lane.telemetry_seq
         lane.online = bool(row["online"])
 
     async def _learn(self, intake: Intake, now_ms: int) -> None:
@@ -470,9 +483,10 @@ class Pipeline:
         intake.merge(again)
 
     async def _fetch_intents(self) -> list[Intent]:
-        if not self._intents_waiting:
+        if not self._intents_waiting and self._round_began_s - self._intents_read_s < IDLE_S_MAX:
             return []
         self._intents_waiting = False
+        self._intents_read_s = self._round_began_s
         waiting = await self._database.read(ingest_rows.waiting_intents)
         mine = [item for item in waiting if topics.shard_of(item.device_id) in self._leases.shards]
         unknown = sorted({item.device_id for item in mine if item.device_id not in self.lanes})

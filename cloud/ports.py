@@ -1,11 +1,12 @@
 """What the cloud needs from the outside, as Protocols. `adapters/` implements them; `bootstrap` joins the two."""
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
 from cloud.model import Downstream, Inbound, Notification
+from cloud.signals import Heard, Topic
 from fleet.messages import Command
 
 T = TypeVar("T")
@@ -190,6 +191,25 @@ class LiveChanges(Protocol):
         ...
 
 
+class Signals(Protocol):
+    """Wake-ups between processes on one database; never the truth, which is looked up (`cloud.signals`).
+
+    A transaction says its own with `signals.notify`.
+    """
+
+    def subscribe(self, topic: Topic, heard: Heard) -> None:
+        """Hear what other processes say, and None when some of it may have been missed; call it before `run`."""
+        ...
+
+    def publish(self, topic: Topic, payload: str) -> None:
+        """Tell all other processes soon; never blocks, keeps nothing. At most `signals.PAYLOAD_BYTES_MAX`."""
+        ...
+
+    async def run(self) -> None:
+        """Keep it working until cancelled."""
+        ...
+
+
 Wake = Callable[[], None]
 Publish = Callable[[Sequence[Downstream]], None]
-AsyncWork = Callable[[], Awaitable[None]]
+AsyncWork = Callable[[], Coroutine[Any, Any, None]]

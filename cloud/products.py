@@ -21,11 +21,15 @@ from fleet.clock import Clock
 
 @dataclass(slots=True)
 class Handlers:
-    """Who hears of which event (by kind and type) and of which command's outcome (by action), and what runs beside."""
+    """Who hears of which event (by kind and type) and of which command's outcome (by action), and what runs beside.
+
+    `deadlines` run where effects leave (dispatch), `followers` where people wait for answers (api).
+    """
 
     events: dict[tuple[str, str], list[EventHandler]] = field(default_factory=lambda: defaultdict(list))
     outcomes: dict[str, list[OutcomeHandler]] = field(default_factory=lambda: defaultdict(list))
-    background: list[AsyncWork] = field(default_factory=list)
+    deadlines: list[AsyncWork] = field(default_factory=list)
+    followers: list[AsyncWork] = field(default_factory=list)
 
     def add(self, events: Mapping[tuple[str, str], EventHandler], outcomes: Mapping[str, OutcomeHandler]) -> None:
         """One service's wishes."""
@@ -56,11 +60,11 @@ def add_services(
     rides = RideService(database, clock, commands, changes, new_id)
     services.add(rides)
     handlers.add(rides.event_handlers, rides.outcome_handlers)
-    handlers.background.append(rides.run)
     meals = MealService(database, clock, commands, changes)
     services.add(meals)
     for key, found in sales.event_handlers().items():
         handlers.events[key].extend(found)
     for action, found_outcomes in sales.outcome_handlers().items():
         handlers.outcomes[action].extend(found_outcomes)
-    handlers.background.append(meals.run)
+    handlers.deadlines += [rides.keep_deadlines, meals.keep_deadlines]
+    handlers.followers += [rides.follow_commits, meals.follow_commits]

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from fleet.topics import SHARD_COUNT
 
 
 class CloudSettings(BaseSettings):
@@ -27,7 +29,9 @@ class CloudSettings(BaseSettings):
     """PEM of the Ed25519 key that signs commands. Empty: made in the data directory at the first start."""
 
     series: Literal["sqlite", "influxdb", "off"] = "sqlite"
-    """`off`: telemetry stays in the spool until it is switched on again (maintenance, benches)."""
+    """`off`: no series; telemetry moves the twins and is then forgotten (benches)."""
+    series_days: Annotated[int, Field(ge=0)] = 30
+    """How long the embedded series keeps points, business days; 0 = for ever. An InfluxDB has its own retention."""
     influxdb_url: str = "http://127.0.0.1:8086"
     influxdb_token: SecretStr = SecretStr("")
     influxdb_org: str = "fleet"
@@ -55,6 +59,8 @@ class CloudSettings(BaseSettings):
     clock_shift_ms: int = 0
     """Business minus real time at that moment: a demo may begin at noon whatever the clock says."""
 
+    shards: str = f"0-{SHARD_COUNT - 1}"
+    """Which devices an ingester takes, as numbers and ranges (`0-31,40`); it waits until all of them are free."""
     batch_messages_max: Annotated[int, Field(ge=1, le=10_000)] = 2000
     batch_linger_ms: Annotated[int, Field(ge=0, le=1000)] = 50
     twin_flush_ms: Annotated[int, Field(ge=0, le=60_000)] = 500
@@ -62,6 +68,30 @@ class CloudSettings(BaseSettings):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
+    @field_validator("shards")
+    @classmethod
+    def _shards_are_numbers(cls, text: str) -> str:
+        parse_shards(text)
+        return text
+
     def sql_url(self) -> str:
         """The database's URL with the embedded default filled in."""
         return self.database_url or f"sqlite:///{self.data_directory.resolve() / 'state.db'}"
+
+    def shard_numbers(self) -> frozenset[int]:
+        """`shards`, one by one."""
+        return parse_shards(self.shards)
+
+
+def parse_shards(text: str) -> frozenset[int]:
+    """`0-3,7` → 0, 1, 2, 3, 7. Raises ValueError."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ValueError(f"write numbers and ranges from 0 to {SHARD_COUNT - 1}, for example 0-31,40")
+        numbers = range(int(first), int(last or first) + 1)
+        if not numbers or numbers[-1] >= SHARD_COUNT:
+            raise ValueError(f"{part.strip()!r} is no range within 0-{SHARD_COUNT - 1}")
+        found.update(numbers)
+    return frozenset(found)

@@ -67,7 +67,7 @@ def press(
 
 @app.command()
 def edge(
-    seconds: Annotated[float, typer.Option(min=5, help="How long each part is watched.")] = 30.0,
+    seconds: Annotated[float, typer.Option(min=20, help="How long each part is watched.")] = 30.0,
     as_json: JsonOption = False,
 ) -> None:
     """Memory, start and CPU of one agent with TLS; CPU of 390 agents with their simulators.

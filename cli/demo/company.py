@@ -23,6 +23,7 @@ READY_S_MAX: Final = 60.0
 CONNECTED_S_MAX: Final = 60.0
 SETTLE_S_MAX: Final = 45.0
 """Longest wait at the end for what is still on its way."""
+COMPARE_S_MAX: Final = 120.0
 RIDE_EVERY_S: Final = 240.0
 MEAL_EVERY_S: Final = 300.0
 CREW_REACTION_S: Final = (5.0, 25.0)
@@ -203,7 +204,20 @@ class Company:
         return lines
 
     async def compare(self) -> Result:
-        """Let what is on its way arrive, then count."""
+        """Let what is on its way arrive, then count. Raises DemoError if a part dies meanwhile, or it takes too long."""
+        counting = asyncio.ensure_future(self._compare())
+        try:
+            async with asyncio.timeout(COMPARE_S_MAX):
+                while not counting.done():
+                    self.watch()
+                    await asyncio.wait({counting}, timeout=0.5)
+            return counting.result()
+        except TimeoutError:
+            raise DemoError(f"comparing took more than {COMPARE_S_MAX:.0f} s:\n{self._cloud.last_words()}") from None
+        finally:
+            counting.cancel()
+
+    async def _compare(self) -> Result:
         assert self._admin is not None
         online = await self._online()
         await self._send_people_home()
@@ -257,7 +271,6 @@ class Company:
     async def _settle(self, until_ms: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         deadline = time.monotonic() + SETTLE_S_MAX
         while True:
-            self.watch()
             stored = await self._events()
             notices, _ = people.new_lines(self.scene.receiver_file, 0)
             truths = verdict.truths_of(self._truth_lines(), until_ms)

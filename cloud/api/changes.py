@@ -1,4 +1,4 @@
-"""Tells open pages what changed: an in-process fan-out from the pipeline's commits to streams.
+"""Tells open pages what changed: a fan-out from the commits of this process, and of others, to streams.
 
 Nobody depends on it for truth: a page that missed something loads again. So a subscriber that does not
 keep up is cut off, told to reload, and counted. Changes to the same thing that a subscriber has not read yet
@@ -6,16 +6,21 @@ are joined into the latest one. Everything here runs on the event loop's thread.
 """
 
 import asyncio
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from cloud.ports import Signals
+from cloud.signals import PAYLOAD_BYTES_MAX, Topic
+
 PENDING_MAX: Final = 1000
 SUBSCRIBERS_MAX: Final = 1000
 RELOAD: Final = "reload"
 SESSION_ENDED: Final = "session_ended"
+_IDENTITY: Final = ("id", "device_id", "person_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +60,13 @@ class Subscription:
 class Changes:
     """Publish from the pipeline, subscribe from streams. `on_dropped` counts subscribers that were cut off."""
 
-    def __init__(self, on_dropped: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, on_dropped: Callable[[], None] = lambda: None, *, signals: Signals | None = None) -> None:
+        """`signals`: tell other processes as well, and hear of theirs."""
         self._subscriptions: set[Subscription] = set()
         self._on_dropped = on_dropped
+        self._signals = signals
+        if signals is not None:
+            signals.subscribe(Topic.CHANGES, self._heard)
 
     @property
     def subscribers(self) -> int:
@@ -65,18 +74,37 @@ class Changes:
         return len(self._subscriptions)
 
     def publish(self, topic: str, facts: dict[str, Any]) -> None:
-        """Tell every subscriber; never blocks. Call it after the commit, on the event loop's thread."""
+        """Tell every subscriber of every process; never blocks. Call it after the commit, on the event loop's thread."""
+        self.publish_here(topic, facts)
+        if self._signals is not None:
+            self._signals.publish(Topic.CHANGES, _encode(topic, facts))
+
+    def publish_here(self, topic: str, facts: dict[str, Any]) -> None:
+        """Tell the subscribers of this process alone: the others conclude the same from what they heard."""
         change = Change(topic, facts)
         key = (topic, str(facts.get("id") or facts.get("device_id") or facts.get("person_id") or ""))
         for subscription in tuple(self._subscriptions):
             if key not in subscription.pending and len(subscription.pending) >= PENDING_MAX:
-                subscription.cut_off = True
-                subscription.pending.clear()
-                self._subscriptions.discard(subscription)
-                self._on_dropped()
+                self._cut_off(subscription)
             else:
                 subscription.pending[key] = change
-            subscription.news.set()
+                subscription.news.set()
+
+    def _cut_off(self, subscription: Subscription) -> None:
+        subscription.cut_off = True
+        subscription.pending.clear()
+        self._subscriptions.discard(subscription)
+        subscription.news.set()
+        self._on_dropped()
+
+    def _heard(self, payload: str | None) -> None:
+        """A change in another process; None: some were missed, so everybody loads again."""
+        if payload is None:
+            for subscription in tuple(self._subscriptions):
+                self._cut_off(subscription)
+        else:
+            topic, facts = json.loads(payload)
+            self.publish_here(topic, facts)
 
     @contextmanager
     def subscribe(self) -> Iterator[Subscription]:
@@ -93,3 +121,11 @@ class Changes:
             yield subscription
         finally:
             self._subscriptions.discard(subscription)
+
+
+def _encode(topic: str, facts: dict[str, Any]) -> str:
+    """For another process. Facts that are too long to be sent are left out, except what they are about."""
+    payload = json.dumps([topic, facts], ensure_ascii=False)
+    if len(payload.encode()) <= PAYLOAD_BYTES_MAX:
+        return payload
+    return json.dumps([topic, {name: facts[name] for name in _IDENTITY if name in facts}], ensure_ascii=False)

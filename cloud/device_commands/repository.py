@@ -1,10 +1,12 @@
 """Rows of `command`. Every function runs inside the caller's transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, func, select, text, update
 
+from cloud.signals import Topic, notify
 from cloud.tables import command, device
 from fleet.messages import FINAL_REPLIES, ReplyStatus
 
@@ -27,14 +29,18 @@ def open_count(tx: Connection, device_id: str) -> int:
 
 
 def insert(tx: Connection, row: dict[str, Any]) -> None:
-    """Record a queued command."""
+    """Record a queued command; the process that sends it hears of the commit."""
     tx.execute(command.insert().values(row))
+    notify(tx, Topic.COMMANDS)
 
 
-def queued(tx: Connection, limit: int) -> Sequence[RowMapping]:
-    """Commands to be sent, oldest first."""
-    query = select(command).where(command.c.status == QUEUED).order_by(command.c.issued_at).limit(limit)
-    return tx.execute(query).mappings().all()
+def queued(tx: Connection, limit: int, mine: Callable[[str], bool]) -> Sequence[RowMapping]:
+    """Up to `limit` commands to be sent, oldest first, of the devices for which `mine` holds.
+
+    All that are queued are looked at: those of others are few, because each device may have few and they expire.
+    """
+    query = select(command).where(command.c.status == QUEUED).order_by(command.c.issued_at)
+    return list(islice((row for row in tx.execute(query).mappings() if mine(row["device_id"])), limit))
 
 
 def mark_sent(tx: Connection, ids: Sequence[str], now_ms: int) -> None:
@@ -59,6 +65,8 @@ def advance(tx: Connection, command_id: str, status: str, reason: str, now_ms: i
         .where(command.c.id == command_id, command.c.status == row["status"])
         .values(status=status, reason=reason, changed_at=now_ms)
     )
+    if status in FINAL:
+        notify(tx, Topic.SETTLED, [command_id])
     return row
 
 

@@ -30,11 +30,12 @@ FINISH_WITHIN_S: Final = 300.0
 """Business seconds from the last sign of progress to giving up on an accepted command."""
 SEND_BATCH_MAX: Final = 200
 POLL_S: Final = 1.0
+"""Real seconds between looks at the database: the backstop when another process orders, or ends a command."""
 WAIT_S_MAX: Final = 60.0
 
 
 class DeviceCommands:
-    """One instance per process; `run` is supervised by the pipeline's task group."""
+    """One instance per process. Every process orders; who holds the link sends; one kind of process expires."""
 
     def __init__(
         self,
@@ -54,7 +55,9 @@ class DeviceCommands:
         self._new_id = new_id
         self._handlers = {} if outcome_handlers is None else outcome_handlers  # filled after we are made
         self._wake = asyncio.Event()
-        self._waiting: dict[str, set[asyncio.Future[tuple[str, str]]]] = defaultdict(set)
+        self._waiting: dict[str, set[asyncio.Future[tuple[str, str] | None]]] = defaultdict(set)
+        self.mine: Callable[[str], bool] = lambda _device_id: True
+        """Whether this process sends to that device; an ingester sets it to the shards it holds."""
 
     def order(
         self, tx: Connection, device_id: str, command: Command, *, actor: str, lifetime_s: float | None = None
@@ -90,7 +93,7 @@ class DeviceCommands:
         return command_id
 
     def after_commit(self) -> None:
-        """Wake the sender; call it when the transaction that ordered a command is committed."""
+        """Wake the sender of this process; call it when the transaction that ordered a command is committed."""
         self._wake.set()
 
     def record_replies(self, tx: Connection, replies: Sequence[Reply], now_ms: int) -> list[CommandOutcome]:
@@ -123,9 +126,25 @@ class DeviceCommands:
                 if not future.done():
                     future.set_result((outcome.status, outcome.reason))
 
+    def settled_elsewhere(self, ids: str | None) -> None:
+        """Another process ended these commands (joined by spaces); None: it may have been any."""
+        for command_id in list(self._waiting) if ids is None else ids.split():
+            for future in self._waiting.pop(command_id, ()):
+                if not future.done():
+                    future.set_result(None)
+
     async def outcome(self, command_id: str, wait_s: float) -> tuple[str, str]:
         """(status, reason) now, or as soon as it is final within `wait_s` real seconds. Raises LookupError."""
-        future: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
+        until_s = self._clock.monotonic_s() + min(wait_s, WAIT_S_MAX)
+        while True:
+            left_s = until_s - self._clock.monotonic_s()
+            found = await self._outcome_within(command_id, min(left_s, POLL_S))
+            if found[0] in repository.FINAL or left_s <= POLL_S:
+                return found
+
+    async def _outcome_within(self, command_id: str, wait_s: float) -> tuple[str, str]:
+        """One look at the row, then up to `wait_s` for news, then another look unless the news said it all."""
+        future: asyncio.Future[tuple[str, str] | None] = asyncio.get_running_loop().create_future()
         self._waiting[command_id].add(future)  # before reading, so that no outcome slips in between
         try:
             found = await self._database.read(lambda tx: repository.outcome(tx, command_id))
@@ -133,10 +152,9 @@ class DeviceCommands:
                 raise LookupError(f"no command {command_id!r}")
             if found[0] in repository.FINAL or wait_s <= 0:
                 return found
-            done, _ = await asyncio.wait({future}, timeout=min(wait_s, WAIT_S_MAX))
-            if done:
-                return future.result()
-            return await self._database.read(lambda tx: repository.outcome(tx, command_id)) or found
+            done, _ = await asyncio.wait({future}, timeout=wait_s)
+            told = future.result() if done else None
+            return told or await self._database.read(lambda tx: repository.outcome(tx, command_id)) or found
         finally:
             waiting = self._waiting.get(command_id)
             if waiting is not None:
@@ -144,11 +162,12 @@ class DeviceCommands:
                 if not waiting:
                     del self._waiting[command_id]
 
-    async def run(self) -> None:
+    async def run(self, *, sends: bool = True, expires: bool = True) -> None:
         """Send what is queued as soon as it is committed; expire what was not answered."""
         while True:
-            await self._send_queued()
-            due = await self._expire()
+            if sends:
+                await self._send_queued()
+            due = await self._expire() if expires else POLL_S
             try:
                 await asyncio.wait_for(self._wake.wait(), timeout=min(POLL_S, due))
             except TimeoutError:
@@ -160,7 +179,7 @@ class DeviceCommands:
         now_ms = self._clock.now_ms()
 
         def take(tx: Connection) -> list[Downstream]:
-            rows = repository.queued(tx, SEND_BATCH_MAX)
+            rows = repository.queued(tx, SEND_BATCH_MAX, self.mine)
             repository.mark_sent(tx, [row["id"] for row in rows], now_ms)
             return [
                 Downstream(topics.down(row["device_id"], topics.DownChannel.COMMAND), self._signed(row))
@@ -168,7 +187,7 @@ class DeviceCommands:
                 if row["not_after"] >= now_ms
             ]
 
-        if not await self._database.read(lambda tx: bool(repository.queued(tx, 1))):
+        if not await self._database.read(lambda tx: bool(repository.queued(tx, 1, self.mine))):
             return
         messages = await self._database.write(take)
         if messages:

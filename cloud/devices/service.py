@@ -132,11 +132,12 @@ class DeviceService:
     async def export_events(self) -> AsyncIterator[bytes]:
         """Every event as one JSON object per line, in the order stored; pages of `EXPORT_ROWS`."""
         after = 0
-        while rows := await self._database.read(
-            lambda tx, after=after: repository.events_after(tx, after, EXPORT_ROWS)
-        ):
+        while rows := await self._events_after(after):
             yield b"".join(json.dumps(dict(row._mapping)).encode() + b"\n" for row in rows)  # noqa: SLF001  # SQLAlchemy's public name
             after = rows[-1].id
+
+    async def _events_after(self, after: int) -> list[Row[Any]]:
+        return await self._database.read(lambda tx: repository.events_after(tx, after, EXPORT_ROWS))
 
     async def kind_of(self, device_id: str) -> Kind:
         """Raises ProblemError 404 for an unknown device or one whose kind is not installed here."""

@@ -25,7 +25,7 @@ _DELIVERED: Final = (
 )
 _RETRY: Final = (
     update(outbox)
-    .where(_mine)
+    .where(_mine, _waiting)
     .values(
         available_at=bindparam("b_available_at"), lease_token=None, lease_until=None, last_error=bindparam("b_error")
     )

@@ -9,12 +9,11 @@ from sqlalchemy import Connection, select, update
 
 from cloud.dispatch.rows import identity, insert_new
 from cloud.model import Notification
+from cloud.signals import Topic, notify
 from cloud.tables import device, outbox, person
 
 INBOX: Final = "inbox"
 """Name of the channel that is the application itself; it exists in every configuration."""
-
-WAKE_CHANNEL: Final = "fleet_outbox"
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Notification)
@@ -82,11 +81,11 @@ def outbox_rows(
 def put(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
     """Insert what the outbox does not hold yet; returns how many rows are new.
 
-    On PostgreSQL the commit tells the workers of other processes (`adapters.sql.listen`).
+    The commit tells the workers of other processes (`cloud.signals`).
     """
     new = len(insert_new(tx, outbox, rows, [outbox.c.id]))
-    if new and tx.dialect.name == "postgresql":
-        tx.exec_driver_sql(f"NOTIFY {WAKE_CHANNEL}")
+    if new:
+        notify(tx, Topic.OUTBOX)
     return new
 
 

@@ -105,7 +105,11 @@ def load_or_create_command_key(path: Path) -> ed25519.Ed25519PrivateKey:
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_secret(path, _pem(ed25519.Ed25519PrivateKey.generate()))
+        fresh = path.with_name(f"{path.name}.{os.getpid()}")
+        write_secret(fresh, _pem(ed25519.Ed25519PrivateKey.generate()))
+        with suppress(FileExistsError):  # several processes may start at once: one key counts, and is there as a whole
+            os.link(fresh, path)
+        fresh.unlink()
     key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise ValueError(

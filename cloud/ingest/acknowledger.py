@@ -1,7 +1,11 @@
-"""Application acknowledgements: at once for emergencies and events, at most one per device and second for telemetry."""
+"""Application acknowledgements: at once for emergencies and events, at most one per device and second for telemetry.
+
+A device hears only of marks that are committed, also for telemetry, which is durable in the spool before: whoever
+takes the device over knows nothing but what is committed (ADR 0008).
+"""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from cloud.ingest.intake import AckDraft, Intake
@@ -36,17 +40,22 @@ class Acknowledger:
         self._welcomes.append(Downstream(down(lane.device_id, DownChannel.ACK), encode(welcome)))
 
     def note(self, intake: Intake, real_s: float) -> None:
-        """A batch is committed."""
+        """A batch is durable: what it says besides marks."""
         later, told = self._later, self._told_s
-        for lane, _envelope, _raw in intake.telemetry:
-            device_id = lane.device_id
-            if device_id not in later:
-                later[device_id] = max(real_s, told.get(device_id, 0.0) + TELEMETRY_ACK_EVERY_S)
         for device_id, draft in intake.acks.items():
             if draft.urgent or draft.resend or draft.refused:
                 self._ready[device_id] = draft
             elif device_id not in later:  # a repeat of something committed long ago: say so again
                 later[device_id] = max(real_s, told.get(device_id, 0.0) + TELEMETRY_ACK_EVERY_S)
+
+    def committed(self, lanes: Iterable[DeviceLane], real_s: float) -> None:
+        """These lanes stand in the database as they are now; devices whose telemetry went on are told soon."""
+        later, told = self._later, self._told_s
+        for lane in lanes:
+            if lane.telemetry_committed_seq != lane.telemetry_seq:
+                lane.telemetry_committed_seq = lane.telemetry_seq
+                if lane.device_id not in later:
+                    later[lane.device_id] = max(real_s, told.get(lane.device_id, 0.0) + TELEMETRY_ACK_EVERY_S)
 
     def wait_s(self, real_s: float) -> float:
         """Real seconds until `due` has something for the first of the coalesced ones; 3600 without any."""

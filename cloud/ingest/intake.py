@@ -15,7 +15,15 @@ from pydantic import TypeAdapter, ValidationError
 from cloud.ingest.decoder import PayloadError, decode_envelope, first_problem, payload_decoder, telemetry_decoder
 from cloud.model import Accepted, DeviceLane, Heard, Inbound, Quarantined
 from fleet.clock import MILLISECONDS_PER_SECOND
-from fleet.envelope import BOOTS_PER_GENERATION, EnvelopeError, Lane, Refused, decode_hello, decode_status
+from fleet.envelope import (
+    BOOTS_PER_GENERATION,
+    MESSAGE_BYTES_MAX,
+    EnvelopeError,
+    Lane,
+    Refused,
+    decode_hello,
+    decode_status,
+)
 from fleet.kind import Kind
 from fleet.messages import CLOCK_SKEW_FUTURE_S_MAX, CLOCK_SKEW_PAST_S_MAX, Reply
 from fleet.topics import UpChannel, parse_up
@@ -140,6 +148,7 @@ class Ingest:
                 or envelope.device_id != lane.device_id
                 or not earliest <= at <= latest
                 or lane.retired
+                or len(payload) > MESSAGE_BYTES_MAX
                 or (
                     (len(readings) != 1 or readings[0].at != at)
                     and not all(earliest <= reading.at <= latest for reading in readings)
@@ -255,6 +264,8 @@ class Ingest:
             # Keep the hot path's shape: a header with `payload.readings`.
             intake.telemetry.append((lane, _Whole(envelope, payload), message.payload))
             return
+        if envelope.lane is Lane.EMERGENCY and not _plausible(envelope.occurred_at, now_ms):
+            envelope = msgspec.structs.replace(envelope, occurred_at=now_ms)
         late = now_ms - envelope.occurred_at > LATE_AFTER_MS
         intake.events.append(Accepted(lane, envelope, message.payload, event=payload, late=late))
 
@@ -265,7 +276,7 @@ class Ingest:
             raise UnusableError(f"{lane.device_id} is enrolled as {lane.kind}, not {envelope.kind}")
         payload = self._payloads[lane.kind, envelope.lane](bytes(envelope.payload))
         if envelope.lane is Lane.EMERGENCY:
-            return payload  # a device with a wrong clock still calls for help: rules go by the time of receipt
+            return payload  # a device with a wrong clock still calls for help; what it says counts as of its receipt
         moments = [envelope.occurred_at, *(reading.at for reading in getattr(payload, "readings", ()))]
         for moment in moments:
             if moment > now_ms + CLOCK_SKEW_FUTURE_S_MAX * MILLISECONDS_PER_SECOND:
@@ -304,6 +315,11 @@ class _Whole:
         self.occurred_at = envelope.occurred_at
         self.seq = envelope.seq
         self.payload = payload
+
+
+def _plausible(at: int, now_ms: int) -> bool:
+    earliest = now_ms - CLOCK_SKEW_PAST_S_MAX * MILLISECONDS_PER_SECOND
+    return earliest <= at <= now_ms + CLOCK_SKEW_FUTURE_S_MAX * MILLISECONDS_PER_SECOND
 
 
 def _same_device(lane: DeviceLane, device_id: str) -> None:

@@ -1,7 +1,9 @@
 """Leases on shards with a fencing token: two ingesters never own one device (decision 4).
 
 The lease time is real time. An owner that was killed and comes back takes its own leases again at once;
-anybody else waits until they run out. A commit by an ingester that lost its lease fails.
+anybody else waits until they run out, or until an owner that ends lets them go. A commit by an ingester that
+lost its lease fails: `check` locks the leases until that commit is through, so whoever takes them over reads
+lanes that nobody changes any more (ADR 0008).
 """
 
 import asyncio
@@ -9,15 +11,23 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 import structlog
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, bindparam, select, text, update
+from sqlalchemy.exc import OperationalError
 
 from cloud.ports import Database
+from cloud.tables import shard_lease
 
 _log = structlog.get_logger(__name__)
 
 LEASE_S: Final = 15.0
 RENEW_S: Final = 4.0
 RETRY_S: Final = 0.5
+
+_c = shard_lease.c
+_held = (_c.owner == bindparam("b_owner")) & (_c.fence == bindparam("b_fence"))
+# Locked in one order by everybody, so that nobody waits in a circle; SQLite has one writer and needs no lock.
+_CHECK: Final = select(_c.shard).where(_held).order_by(_c.shard).with_for_update(read=True)
+_SET_UNTIL: Final = update(shard_lease).where(_held).values(lease_until=bindparam("b_until"))
 
 
 class LeaseLostError(Exception):
@@ -44,6 +54,7 @@ class Leases:
         waited = False
         while True:
             try:
+                await self._database.read(lambda tx: self._require_free(tx, wanted))  # a look disturbs nobody's commits
                 self._fence = await self._database.write(lambda tx: self._try_take(tx, wanted))
                 break
             except _HeldError:
@@ -52,6 +63,11 @@ class Leases:
                     waited = True
                 await asyncio.sleep(RETRY_S)
         self.shards = frozenset(wanted)
+
+    def _require_free(self, tx: Connection, shards: list[int]) -> None:
+        foreign = (_c.owner != self._owner) & (_c.lease_until >= self._real_now_ms())
+        if tx.execute(select(_c.shard).where(_c.shard.in_(shards), foreign).limit(1)).first() is not None:
+            raise _HeldError
 
     def _try_take(self, tx: Connection, shards: list[int]) -> int:
         now_ms = self._real_now_ms()
@@ -79,23 +95,30 @@ class Leases:
         return fence
 
     def check(self, tx: Connection) -> None:
-        """Part of every commit: raises LeaseLostError unless every shard is still ours."""
-        held = tx.execute(
-            text("SELECT count(*) FROM shard_lease WHERE owner = :owner AND fence = :fence"),
-            {"owner": self._owner, "fence": self._fence},
-        ).scalar_one()
+        """Part of every commit: raises LeaseLostError unless every shard is ours until that commit is through."""
+        self._require_all(len(tx.execute(_CHECK, self._names()).all()))
+
+    def _require_all(self, held: int) -> None:
         if held != len(self.shards):
             raise LeaseLostError(f"{self._owner} holds {held} of {len(self.shards)} shards")
 
+    def _names(self) -> dict[str, str | int]:
+        return {"b_owner": self._owner, "b_fence": self._fence}
+
     async def keep(self) -> None:
-        """Renew until cancelled."""
+        """Renew until cancelled. A database that is away for a while ends nothing: the fence decides, not the clock."""
         while True:
             await asyncio.sleep(RENEW_S)
-            await self._database.write(self._renew)
+            try:
+                await self._database.write(self._renew)
+            except OperationalError as error:
+                _log.warning("leases not renewed", error=str(error))
+
+    async def release(self) -> None:
+        """Let go of everything, so that the next owner need not wait. Nothing may be committed afterwards."""
+        if self.shards:
+            await self._database.write(lambda tx: tx.execute(_SET_UNTIL, {**self._names(), "b_until": 0}))
 
     def _renew(self, tx: Connection) -> None:
         self.check(tx)
-        tx.execute(
-            text("UPDATE shard_lease SET lease_until = :until WHERE owner = :owner AND fence = :fence"),
-            {"until": self._real_now_ms() + round(LEASE_S * 1000), "owner": self._owner, "fence": self._fence},
-        )
+        tx.execute(_SET_UNTIL, {**self._names(), "b_until": self._real_now_ms() + round(LEASE_S * 1000)})

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, select, text
 
 from cloud.ingest.intake import Gap
 from cloud.model import Accepted, Intent, Quarantined
+from cloud.signals import Topic, notify
 from cloud.tables import intent, quarantine, spool_mark
 
 _EVENT: Final = text("""
@@ -104,6 +105,7 @@ def answer_intents(tx: Connection, answers: Sequence[tuple[Intent, str | None, s
             ),
             [{"answer": answer, "refused": refused, "at": now_ms, "id": item.id} for item, answer, refused in answers],
         )
+        notify(tx, Topic.ANSWERED, [item.id for item, _, _ in answers])
 
 
 def spool_position(tx: Connection, spool: str, name: str) -> int:

@@ -7,7 +7,7 @@ What follows comes through `sales` inside the pipeline's commits, and by deadlin
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row
@@ -122,7 +122,7 @@ class MealService:
             return first, True
         answer = await self._database.write(lambda tx: self._pay_and_order(tx, key, person, purchase_id))
         self._commands.after_commit()
-        self._announce(person.id, purchase_id, answer.body["state"])
+        self._announce(person.id, purchase_id, answer.body["state"], self._changes.publish)
         return answer, False
 
     def _intend(
@@ -205,12 +205,13 @@ class MealService:
     # --- to the end ----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Keep deadlines and tell open pages; supervised, ends by cancellation only."""
+        """Both of the following: what the only process of an installation does."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep_deadlines())
-            group.create_task(self._tell())
+            group.create_task(self.keep_deadlines())
+            group.create_task(self.follow_commits())
 
-    async def _keep_deadlines(self) -> None:
+    async def keep_deadlines(self) -> None:
+        """End what waits too long; one process of an installation does, more do no harm."""
         await asyncio.sleep(STARTUP_GRACE_S)
         while True:
             await self.resolve_due()
@@ -226,35 +227,40 @@ class MealService:
         if not await self._database.read(lambda tx: bool(repository.due(tx, now_ms, 1))):
             return []
         ended = await self._database.write(lambda tx: sales.resolve_due(tx, now_ms))
-        await self._tell_changed(now_ms)
+        await self._tell_changed(now_ms, self._changes.publish)
         return ended
 
-    async def _tell(self) -> None:
-        """Whatever the pipeline committed about a sale becomes a change of topic `purchase`, for its owner alone."""
+    async def follow_commits(self) -> None:
+        """Whatever the pipeline committed about a sale becomes a change of topic `purchase`, for its owner alone.
+
+        Every process with the API concludes it for its own pages.
+        """
         cursor = self._clock.now_ms()
         while True:
             with self._changes.subscribe() as subscription:
                 change = await subscription.next()
                 while change.topic != RELOAD:
                     if _is_about_a_sale(change.topic, change.facts):
-                        cursor = await self._tell_changed(cursor)
+                        cursor = await self._tell_changed(cursor, self._changes.publish_here)
                     change = await subscription.next()
 
-    async def _tell_changed(self, since_ms: int) -> int:
+    async def _tell_changed(self, since_ms: int, publish: Callable[[str, dict[str, Any]], None]) -> int:
         margin_ms = round(LATE_COMMIT_S * self._clock.speed * MILLISECONDS_PER_SECOND)
         rows = await self._database.read(
             lambda tx: repository.changed_since(tx, since_ms - margin_ms, CHANGES_AT_ONCE_MAX)
         )
         for row in rows:
             if self._told.get(row.id) != row.state:
-                self._announce(row.person_id, row.id, row.state)
+                self._announce(row.person_id, row.id, row.state, publish)
         return max((row.changed_at for row in rows), default=since_ms)
 
-    def _announce(self, person_id: str, purchase_id: str, state: str) -> None:
+    def _announce(
+        self, person_id: str, purchase_id: str, state: str, publish: Callable[[str, dict[str, Any]], None]
+    ) -> None:
         self._told[purchase_id] = state
         if len(self._told) > CHANGES_AT_ONCE_MAX:
             self._told.popitem(last=False)
-        self._changes.publish("purchase", {"id": purchase_id, "person_id": person_id, "state": state})
+        publish("purchase", {"id": purchase_id, "person_id": person_id, "state": state})
 
 
 async def _hears_of(subscription: Subscription, purchase_id: str, wait_s: float) -> bool:

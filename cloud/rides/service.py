@@ -196,12 +196,13 @@ class RideService:
     # --- in the background -------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Expire rides without evidence, and tell those who wait what the commits changed."""
+        """Both of the following: what the only process of an installation does."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._expire())
-            group.create_task(self._follow_commits())
+            group.create_task(self.keep_deadlines())
+            group.create_task(self.follow_commits())
 
-    async def _expire(self) -> None:
+    async def keep_deadlines(self) -> None:
+        """Expire rides without evidence; one process of an installation does, more do no harm."""
         while True:
             self._asked.clear()
             await self._expire_due(self._clock.now_ms())
@@ -223,7 +224,8 @@ class RideService:
         for ride in ended:
             self._announce(ride)
 
-    async def _follow_commits(self) -> None:
+    async def follow_commits(self) -> None:
+        """Tell those who wait in this process what the commits changed; every process with the API does."""
         while True:
             with self._changes.subscribe() as subscription:
                 for waiting in self._waiting.values():  # what happened while nobody listened
@@ -237,6 +239,8 @@ class RideService:
         if change.topic == "event" and facts.get("kind") == kind.KIND.name and facts.get("type") in LOCK_EVENTS:
             device_id = str(facts["device_id"])
             await self._announce_latest(lambda tx: repository.latest_of_bike(tx, device_id))
+        elif change.topic == "ride":  # expired or asked for, maybe in another process
+            self._wake(str(facts["id"]))
         elif change.topic == "command":
             command_id = str(facts["id"])
             await self._announce_latest(lambda tx: repository.by_command(tx, command_id))
@@ -244,14 +248,20 @@ class RideService:
     async def _announce_latest(self, find: Callable[[Connection], Row[Any] | None]) -> None:
         ride = await self._database.read(find)
         if ride is not None:
-            self._announce(ride)
+            self._wake(ride.id)
+            self._changes.publish_here("ride", _facts(ride))  # the others conclude it by themselves
 
     def _announce(self, ride: Row[Any]) -> None:
-        for news in self._waiting.get(ride.id, ()):
+        self._wake(ride.id)
+        self._changes.publish("ride", _facts(ride))
+
+    def _wake(self, ride_id: str) -> None:
+        for news in self._waiting.get(ride_id, ()):
             news.set()
-        self._changes.publish(
-            "ride", {"id": ride.id, "person_id": ride.person_id, "device_id": ride.device_id, "state": ride.state}
-        )
+
+
+def _facts(ride: Row[Any]) -> dict[str, Any]:
+    return {"id": ride.id, "person_id": ride.person_id, "device_id": ride.device_id, "state": ride.state}
 
 
 def _state_of(text: str | None) -> State:

@@ -75,7 +75,7 @@ def silence_alarm(kind: Kind) -> AlarmDefinition:
         else Text("看不到它的状态，不能提供服务", "Its state is unknown and it cannot serve"),
         action=Text("检查电源和网络，必要时到现场", "Check power and network; go there if they are fine"),
         respond_within_s=600 if kind.emergency else 3600,
-        skill="repair",
+        # No order by itself: whether somebody must go there shows only after a look at power and network.
     )
 
 

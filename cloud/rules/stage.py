@@ -242,7 +242,9 @@ class Rules:
             return  # attended twice: the event is stored, the call does not change
         before, call.state = call.state, CALL.next(call.state, event)
         decisions.attention.add(lane.device_id)
-        if step is CallStep.PRESS:  # a further press starts the ladder again: somebody still needs help
+        if step is CallStep.PRESS and before is not CallState.CALLING:
+            # Opened again after somebody had accepted: the ladder starts anew. While it is calling, a further
+            # press pages at once but must not push the next step back.
             call.escalation, call.escalated_at = 0, now_ms
         decisions.calls.append(
             CallChange(
@@ -254,7 +256,7 @@ class Rules:
                 at,
                 step=step,
                 event_id=event_id,
-                escalation=0 if step is CallStep.PRESS else None,
+                escalation=call.escalation if step is CallStep.PRESS else None,
                 received_at=now_ms,
             )
         )

@@ -1,7 +1,7 @@
 """Every error of the API as `application/problem+json` (RFC 9457); pages get a page with the same words."""
 
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
@@ -13,7 +13,9 @@ from cloud.api.problem import ProblemError
 from cloud.web.language import language_of
 from cloud.web.templating import render
 
-PROBLEM_JSON = "application/problem+json"
+PROBLEM_JSON: Final = "application/problem+json"
+BODY_BYTES_MAX: Final = 1_000_000
+TOO_LARGE: Final = ProblemError(413, "too_large", "Too large", f"Send at most {BODY_BYTES_MAX} bytes.")
 _MACHINE_PATHS = ("/api/", "/static/", "/healthz", "/readyz", "/metrics")
 
 
@@ -63,6 +65,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == TOO_LARGE.status:
+            return await answer(request, TOO_LARGE)
         status = HTTPStatus(error.status_code)
         code = status.name.lower()
         detail = f"There is nothing at {request.url.path}." if status == HTTPStatus.NOT_FOUND else ""

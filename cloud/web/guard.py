@@ -35,7 +35,7 @@ def declared_access(routes: Sequence[BaseRoute]) -> list[Access]:
             continue
         path = str(context.path)
         if not isinstance(route, APIRoute):
-            raise RuntimeError(f"route {path!r} can't declare who may use it; make it an API route")
+            raise RuntimeError(f"route {path!r} can't declare who may use it; make it an API route")  # noqa: TRY004  # one error for all
         calls = list(_calls(context.dependant))
         roles = [frozenset(map(str, call.allowed_roles)) for call in calls if hasattr(call, "allowed_roles")]
         reasons = [str(call.public_reason) for call in calls if hasattr(call, "public_reason")]

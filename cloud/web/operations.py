@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
@@ -43,3 +43,12 @@ def openapi(request: Request) -> JSONResponse:
     """The OpenAPI document."""
     document: dict[str, Any] = request.app.openapi()
     return JSONResponse(document)
+
+
+def operations_app(registry: CollectorRegistry, ready: Ready) -> FastAPI:
+    """All that a process without pages and API answers."""
+    app = FastAPI(title="Fleet", version="1", openapi_url=None, docs_url=None, redoc_url=None)
+    app.state.registry = registry
+    app.state.ready = ready
+    app.include_router(router)
+    return app

@@ -5,27 +5,74 @@ One plain ASGI class instead of a stack of middleware, so that an answer to any 
 
 import re
 import secrets
+from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cloud.api.problem import ProblemError
 from cloud.settings import CloudSettings
-from cloud.web.errors import problem_response
+from cloud.web.errors import BODY_BYTES_MAX, TOO_LARGE, problem_response
 from fleet.clock import Clock
 
-BODY_BYTES_MAX: Final = 1_000_000
 _REQUEST_ID: Final = re.compile(r"^[A-Za-z0-9-]{8,64}$")
+STREAM_ROUTE: Final = "/api/v1/stream"
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _log = structlog.get_logger(__name__)
 
 
-class _TooLargeError(Exception):
-    pass
+class _TooLargeError(HTTPException):
+    """An HTTPException, because the framework answers 400 to anything else that is raised while it reads a body."""
+
+    def __init__(self) -> None:
+        super().__init__(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+
+
+class _Exchange:
+    """One request and its answer: counts what comes in, dresses what goes out."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, headers: dict[str, str]) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._headers = headers
+        self._received_bytes = 0
+        self.status = 0
+        """Of the answer that was begun; 0 before."""
+
+    def admit(self, headers: Headers) -> None:
+        """Raises _TooLargeError for a body that announces to be too large."""
+        announced = headers.get("content-length", "0")
+        if announced.isdecimal() and int(announced) > BODY_BYTES_MAX:
+            raise _TooLargeError
+
+    async def receive(self) -> Message:
+        """Raises _TooLargeError as soon as a body without an announced length is too large."""
+        message = await self._receive()
+        self._received_bytes += len(message.get("body", b""))
+        if self._received_bytes > BODY_BYTES_MAX:
+            raise _TooLargeError
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            answer = MutableHeaders(scope=message)
+            for name, value in self._headers.items():
+                answer.setdefault(name, value)
+            if not self._scope["path"].startswith("/static/"):
+                answer.setdefault("cache-control", "no-store")
+        await self._send(message)
+
+    async def refuse(self, problem: ProblemError) -> None:
+        """Answer with a problem, unless an answer has begun."""
+        if not self.status:
+            await problem_response(problem, self._scope["path"])(self._scope, self._receive, self.send)
 
 
 class Shell:
@@ -40,7 +87,7 @@ class Shell:
             "fleet_http_requests_total", "HTTP answers", ["method", "route", "status"], registry=registry
         )
         self._seconds = Histogram(
-            "fleet_http_request_seconds", "Time to the start of the answer", ["route"], registry=registry
+            "fleet_http_request_seconds", "Time to the end of the answer", ["route"], registry=registry
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,54 +98,28 @@ class Shell:
         offered = headers.get("x-request-id", "")
         request_id = offered if _REQUEST_ID.fullmatch(offered) else secrets.token_hex(16)
         scope.setdefault("state", {})["request_id"] = request_id
+        exchange = _Exchange(scope, receive, send, {**self._headers, "x-request-id": request_id})
         started_s = self._clock.monotonic_s()
-        status = 0
-        received_bytes = 0
-
-        async def counted_receive() -> Message:
-            nonlocal received_bytes
-            message = await receive()
-            received_bytes += len(message.get("body", b""))
-            if received_bytes > BODY_BYTES_MAX:
-                raise _TooLargeError
-            return message
-
-        async def dressed_send(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                answer = MutableHeaders(scope=message)
-                answer["x-request-id"] = request_id
-                for name, value in self._headers.items():
-                    answer.setdefault(name, value)
-                if not scope["path"].startswith("/static/"):
-                    answer.setdefault("cache-control", "no-store")
-                self._seconds.labels(_route(scope)).observe(self._clock.monotonic_s() - started_s)
-            await send(message)
-
-        async def refuse(problem: ProblemError) -> None:
-            if not status:
-                await problem_response(problem, scope["path"])(scope, receive, dressed_send)
-
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                if int(headers.get("content-length") or 0) > BODY_BYTES_MAX:
-                    raise _TooLargeError  # noqa: TRY301  # one answer for both ways to be too large
+                exchange.admit(headers)
                 if self._is_foreign(scope["method"], headers):
-                    await refuse(ProblemError(403, "foreign_origin", "Request from another site refused"))
+                    await exchange.refuse(ProblemError(403, "foreign_origin", "Request from another site refused"))
                 else:
-                    await self._app(scope, counted_receive, dressed_send)
+                    await self._app(scope, exchange.receive, exchange.send)
             except _TooLargeError:
-                await refuse(ProblemError(413, "too_large", "Too large", f"Send at most {BODY_BYTES_MAX} bytes."))
-            except Exception:
+                await exchange.refuse(TOO_LARGE)
+            except Exception:  # noqa: BLE001  # the last resort: said to the log in full, to the asker in general
                 _log.exception("request failed", method=scope["method"], path=scope["path"])
-                await refuse(
-                    ProblemError(
-                        500, "internal", "Something failed here", "Tell us the request id.", request_id=request_id
-                    )
+                detail = "Tell us the request id."
+                await exchange.refuse(
+                    ProblemError(500, "internal", "Something failed here", detail, request_id=request_id)
                 )
             finally:
-                self._requests.labels(scope["method"], _route(scope), str(status)).inc()
+                route = _route(scope)
+                self._requests.labels(scope["method"], route, str(exchange.status)).inc()
+                if route != STREAM_ROUTE:  # it is meant to stay open
+                    self._seconds.labels(route).observe(self._clock.monotonic_s() - started_s)
 
     def _is_foreign(self, method: str, headers: Headers) -> bool:
         """Whether a browser sends this write from another site; programs send neither header."""

@@ -1,7 +1,7 @@
 """Jinja environments, one per language, and the filters the pages share."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -41,9 +41,8 @@ def environment(language: str) -> Environment:
         return format_datetime(at, style, tzinfo=TIME_ZONE, locale=language)
 
     def duration(milliseconds: int) -> str:
-        return format_timedelta(
-            max(0, milliseconds) / MILLISECONDS_PER_SECOND, locale=language, format="short", threshold=2
-        )
+        seconds = timedelta(seconds=max(0, milliseconds) // MILLISECONDS_PER_SECOND)
+        return format_timedelta(seconds, locale=language, format="short", threshold=2)
 
     def yuan(fen: int) -> str:
         return f"¥{fen / FEN_PER_YUAN:.2f}"
@@ -52,7 +51,7 @@ def environment(language: str) -> Environment:
         moment=moment,
         duration=duration,
         yuan=yuan,
-        word=lambda name: word(catalogue, name),
+        word=lambda name: word(catalogue, language, name),
         text=lambda text: text.zh if language.startswith("zh") else text.en,
         explain=lambda problem: explain(catalogue, problem.code, problem.detail or problem.title),
         compact_json=lambda value: json.dumps(value, ensure_ascii=False),

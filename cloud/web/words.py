@@ -6,6 +6,8 @@ A kind from outside may bring names that stand in no list; they are shown with t
 from gettext import NullTranslations
 from typing import Final
 
+from devices.meal_machine.catalogue import title_of
+
 
 def _(text: str) -> str:
     """Marks a message for extraction."""
@@ -128,6 +130,10 @@ WORDS: Final = {
     "finished": _("Finished"),
     "passed": _("Passed"),
     "none": _("none"),
+    "ready": _("Ready"),
+    "battery_pack": _("Battery pack"),
+    "button_battery": _("Button battery"),
+    "uv_lamp": _("UV lamp"),
     # bike
     "locked": _("Locked"),
     "unlocked": _("Unlocked"),
@@ -193,7 +199,10 @@ def explain(catalogue: NullTranslations, code: str, detail: str) -> str:
     return catalogue.gettext(known) if known else detail
 
 
-def word(catalogue: NullTranslations, name: object) -> str:
-    """The word for a name in the catalogue's language."""
+def word(catalogue: NullTranslations, language: str, name: object) -> str:
+    """The word for a name, or a meal's title for its article number."""
     known = WORDS.get(str(name))
-    return catalogue.gettext(known) if known else str(name).replace("_", " ")
+    if known:
+        return catalogue.gettext(known)
+    meal = title_of(str(name))
+    return meal.in_language(language) if meal.zh != name else str(name).replace("_", " ")

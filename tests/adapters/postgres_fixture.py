@@ -16,7 +16,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine
 
 from cloud.adapters.sql.database import SqlDatabase
 from cloud.tables import metadata
@@ -123,9 +122,9 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def database_url(empty_database_url: str) -> str:
     """URL of a database with the schema, once per kind of database."""
-    engine = create_engine(empty_database_url)
-    metadata.create_all(engine)
-    engine.dispose()
+    made = SqlDatabase(empty_database_url)  # as `upgrade` does: SQLite is in WAL mode before anybody else opens it
+    made.write_here(metadata.create_all)
+    made.close()
     return empty_database_url
 
 

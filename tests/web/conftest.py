@@ -76,7 +76,7 @@ def seed(world: World) -> None:
     )  # fmt: skip
     worlds.add_order(
         world, "order-2", "bike-017", "bike", skill="battery", title_zh="更换电池", title_en="Swap the battery",
-        items='{"battery": 1}', state="accepted", assigned_to="person-crew", priority="high",
+        items='{"battery_pack": 1}', state="accepted", assigned_to="person-crew", priority="high",
         due_at=worlds.NOW_MS - 600_000,
     )  # fmt: skip
     from cloud.wallet.service import top_up
@@ -98,19 +98,17 @@ def served(tmp_path: Path) -> Iterator[Served]:
     world = worlds.make_world(tmp_path)
     seed(world)
     config = uvicorn.Config(world.app, host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
     started = threading.Event()
     loops: list[asyncio.AbstractEventLoop] = []
 
-    async def serve() -> None:
-        loops.append(asyncio.get_running_loop())
-        task = asyncio.ensure_future(server.serve())
-        while not server.started and not task.done():
-            await asyncio.sleep(0.01)
-        started.set()
-        await task
+    class Announcing(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            loops.append(asyncio.get_running_loop())
+            started.set()
 
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+    server = Announcing(config)
+    thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     assert started.wait(20)
     port = server.servers[0].sockets[0].getsockname()[1]

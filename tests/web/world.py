@@ -143,7 +143,7 @@ class World:
 def make_world(folder: Path, clock: Clock | None = None, **settings: Any) -> World:
     """A world with one person of each role (and a second employee) and no devices."""
     database = SqlDatabase(f"sqlite:///{folder / 'state.db'}")
-    database.write_here(lambda tx: tables.metadata.create_all(tx))
+    database.write_here(tables.metadata.create_all)
     world = World(database, clock or ManualClock(NOW_MS), CloudSettings(data_directory=folder, **settings))
     for login, role, name in (
         ("employee", "employee", "王小雨"), ("other", "employee", "赵大海"), ("crew", "crew", "李师傅"), ("admin", "admin", "张管理"),
@@ -215,7 +215,7 @@ def machine_state(device_id: str) -> dict[str, Any]:
     slots = [
         {
             "slot": f"A{number}", "sku": sku, "price_fen": price, "status": "ready", "capacity_count": 10, "count": count,
-            "lots": [{"lot": f"L{number}", "expires_at": now + day, "count": count}] if count else [],
+            "lots": [{"lot": f"L{number:010}", "expires_at": now + day, "count": count}] if count else [],
         }
         for number, (sku, price, count) in enumerate(
             (("braised-pork-rice", 2200, 7), ("kungpao-chicken", 1900, 3), ("mapo-tofu", 1500, 0), ("tomato-beef", 2600, 5)), 1

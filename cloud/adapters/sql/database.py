@@ -1,22 +1,30 @@
 """`cloud.ports.Database` on SQLAlchemy Core, in threads (ADR 0003).
 
 SQLite: all writes go through one thread and one connection (`BEGIN IMMEDIATE`, WAL,
-`synchronous=FULL`); reads have a small pool. PostgreSQL: a pool for both.
+`synchronous=FULL`); reads have a small pool. PostgreSQL: a pool for both; writes are serializable, so that
+what holds on SQLite because nobody else writes holds here as well (ADR 0009).
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+
+from cloud.metrics import SQL_CONFLICTS
 
 T = TypeVar("T")
 
 READERS: Final = 4
 POSTGRESQL_WRITERS: Final = 4
 BUSY_TIMEOUT_MS: Final = 10_000
+CONFLICTS_MAX: Final = 50
+"""Tries of one transaction on PostgreSQL; each failed one means that another transaction went through."""
+_CONFLICTS: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock
 
 
 class SqlDatabase:
@@ -25,14 +33,20 @@ class SqlDatabase:
     def __init__(self, url: str) -> None:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.writer = _sqlite_engine(url) if self.is_sqlite else create_engine(url, pool_size=POSTGRESQL_WRITERS)
-        self.reader = _sqlite_engine(url, query_only=True) if self.is_sqlite else self.writer
+        if self.is_sqlite:
+            self.writer, self.reader = _sqlite_engine(url), _sqlite_engine(url, query_only=True)
+        else:
+            self.writer = create_engine(url, pool_size=POSTGRESQL_WRITERS + READERS, isolation_level="SERIALIZABLE")
+            self.reader = self.writer.execution_options(isolation_level="REPEATABLE READ")
         writers = 1 if self.is_sqlite else POSTGRESQL_WRITERS
         self._write_pool = ThreadPoolExecutor(writers, thread_name_prefix="sql-write")
         self._read_pool = ThreadPoolExecutor(READERS, thread_name_prefix="sql-read")
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in one transaction and commit it durably; roll back and re-raise what it raises."""
+        """Run `work` in one transaction and commit it durably; roll back and re-raise what it raises.
+
+        On PostgreSQL `work` runs again when another transaction came in between: its only effects are in SQL.
+        """
         return await asyncio.get_running_loop().run_in_executor(self._write_pool, self.write_here, work)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
@@ -41,8 +55,23 @@ class SqlDatabase:
 
     def write_here(self, work: Callable[[Connection], T]) -> T:
         """`write` on the calling thread: for the write thread itself, start-up and command line tools."""
-        with self.writer.begin() as connection:
-            return work(connection)
+        conflicts = 0
+        while True:
+            try:
+                with self.writer.begin() as connection:
+                    return work(connection)
+            except DBAPIError as error:
+                conflicts += 1
+                if getattr(error.orig, "sqlstate", None) not in _CONFLICTS or conflicts >= CONFLICTS_MAX:
+                    raise
+                SQL_CONFLICTS.inc()
+
+    @contextmanager
+    def schema_change(self) -> Iterator[Connection]:
+        """A transaction in which each statement sees what others committed before it, also while it waited."""
+        isolation = {} if self.is_sqlite else {"isolation_level": "READ COMMITTED"}
+        with self.writer.execution_options(**isolation).begin() as connection:
+            yield connection
 
     def read_here(self, work: Callable[[Connection], T]) -> T:
         """`read` on the calling thread."""

@@ -27,7 +27,8 @@ def upgrade(database_url: str, revision: str = "head") -> None:
     """
     database = SqlDatabase(database_url)
     try:
-        database.write_here(lambda tx: _upgrade(tx, revision))
+        with database.schema_change() as tx:
+            _upgrade(tx, revision)
     finally:
         database.close()
 

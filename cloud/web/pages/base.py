@@ -42,7 +42,8 @@ async def page(
     notice = request.query_params.get("notice", "")
     settings = cast(CloudSettings, request.app.state.settings)
     # After a form that was refused, the address is the form's; links back lead to the page itself.
-    path = request.url.path if request.method == "GET" else str(values.pop("path", "/"))
+    own_path = str(values.pop("path", request.url.path))
+    path = request.url.path if request.method == "GET" else own_path
     query = f"?{request.url.query}" if request.method == "GET" and request.url.query else ""
     return render(
         template,

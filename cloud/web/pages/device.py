@@ -201,7 +201,9 @@ def _fact(name: str, info: FieldInfo, value: Any) -> Fact:
         return Fact(label, len(value), table=tuple(rows))
     if unit == "fen":
         return Fact(label, f"¥{value / FEN_PER_YUAN:.2f}")
-    return Fact(label, round(value, 2) if isinstance(value, float) else value, SHORT_UNITS.get(unit, ""))
+    if isinstance(value, float):
+        value = f"{round(value, 5 if unit == 'degrees' else 2):.10g}"
+    return Fact(label, value, SHORT_UNITS.get(unit, ""))
 
 
 def _number(text: str) -> int | float | str:

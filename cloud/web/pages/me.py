@@ -11,7 +11,7 @@ from cloud.api.access import Person
 from cloud.api.problem import ProblemError
 from cloud.api.services import service
 from cloud.meals import views as meal_views
-from cloud.meals.schemas import PurchaseAnswer, PurchaseBody
+from cloud.meals.schemas import PurchaseBody
 from cloud.meals.service import PAYMENT_REQUIRED, MealService
 from cloud.rides.schemas import RideAnswer
 from cloud.rides.service import RideService
@@ -65,7 +65,7 @@ async def buy(
     try:
         answer, _ = await meals.buy(PurchaseBody(device_id=device_id, sku=sku), key, person)
         if answer.status == PAYMENT_REQUIRED:
-            raise ProblemError(PAYMENT_REQUIRED, "insufficient_funds", "Not enough money")  # noqa: TRY301  # shown as the others
+            raise ProblemError(PAYMENT_REQUIRED, "insufficient_funds", "Not enough money")
     except ValidationError:
         return await _me_page(request, person, problem=ProblemError(422, "invalid_input", "Input not valid"))
     except ProblemError as problem:
@@ -92,9 +92,8 @@ async def _me_page(
     rows = await rides.rides(person, None, 1)
     meals = services.get(MealService)
     machines = [meal_views.machine(menu) for menu in await meals.menus()]
-    purchases: list[PurchaseAnswer] = []
-    for row in await meals.purchases(person, None, PURCHASES_SHOWN):
-        purchases.append(meal_views.purchase(*await meals.purchase(row.id, person)))
+    latest = await meals.purchases(person, None, PURCHASES_SHOWN)
+    purchases = [meal_views.purchase(*await meals.purchase(row.id, person)) for row in latest]
     return await page(
         request,
         "me.html",

@@ -26,7 +26,11 @@ if (box.dataset.tiles) {
   }
 }
 L.rectangle(ZONE, { color: "#0a6062", weight: 2, dashArray: "6 4", fill: !box.dataset.tiles, fillColor: "#fff", fillOpacity: 0.5, interactive: false })
-  .bindTooltip(box.dataset.zone, { permanent: true, direction: "bottom", className: "zone-name", opacity: 0.8, interactive: false }).addTo(map);
+  .addTo(map);
+const zoneName = document.createElement("span");
+zoneName.textContent = box.dataset.zone;
+L.marker(ZONE[0], { interactive: false, keyboard: false, icon: L.divIcon({ className: "zone-name", iconSize: null, iconAnchor: [0, -3], html: zoneName }) })
+  .addTo(map);
 
 const markers = new Map();
 

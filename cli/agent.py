@@ -1,0 +1,36 @@
+"""The agent of one real device, without the command tree: typer and rich would be a fifth of its memory."""
+
+import logging
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from cli.clock import SystemClock
+
+
+def config_of(arguments: Sequence[str]) -> Path | None:
+    """FILE of exactly `--config FILE` or `--config=FILE`; None for anything else, which the command tree explains."""
+    match arguments:
+        case ["--config", file] if file and not file.startswith("-"):
+            return Path(file)
+        case [option] if option.startswith("--config=") and option != "--config=":
+            return Path(option.removeprefix("--config="))
+        case _:
+            return None
+
+
+def run_agent(config: Path) -> int:
+    """Run until SIGTERM or SIGINT; the exit code. Wrong settings, keys or storage end with one line."""
+    from edge.identity import IdentityError
+    from edge.records import JournalError
+    from edge.run import main
+    from edge.settings import SettingsError, load_settings
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        main(load_settings(config), SystemClock(), random.SystemRandom())
+    except (SettingsError, IdentityError, JournalError) as error:
+        from cli.output import FAILURE, USAGE, fail
+
+        return fail(str(error), FAILURE if isinstance(error, JournalError) else USAGE).exit_code
+    return 0

@@ -1,0 +1,46 @@
+"""The command line as a tree of commands. Each command imports what it needs when it runs."""
+
+from typing import Annotated
+
+import typer
+
+from cli import bench, dashboards_commands, demo, devices_commands, docs_commands, doctor, serve, sim
+
+app = typer.Typer(
+    name="fleet",
+    help="Run a fleet of shared devices: bikes, meal machines, nursing rooms with emergency buttons.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        print(version("gaoxin-fleet"))
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+app.command("demo")(demo.demo)
+app.command("serve")(serve.serve)
+app.command("edge")(sim.edge)
+app.command("sim")(sim.sim)
+app.command("doctor")(doctor.doctor)
+app.command("quarantine")(devices_commands.quarantine)
+app.command("receiver", hidden=True)(demo.receiver_command)
+app.add_typer(devices_commands.app, name="devices")
+app.add_typer(bench.app, name="bench")
+app.add_typer(docs_commands.app, name="docs")
+app.add_typer(dashboards_commands.app, name="dashboards")

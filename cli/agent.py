@@ -19,7 +19,7 @@ def config_of(arguments: Sequence[str]) -> Path | None:
             return None
 
 
-def run_agent(config: Path) -> int:
+def run_agent(config: Path, *, as_json: bool = False) -> int:
     """Run until SIGTERM or SIGINT; the exit code. Wrong settings, keys or storage end with one line."""
     from edge.identity import IdentityError
     from edge.records import JournalError
@@ -28,7 +28,16 @@ def run_agent(config: Path) -> int:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        main(load_settings(config), SystemClock(), random.SystemRandom())
+        settings = load_settings(config)
+        if as_json:
+            from cli.output import print_json
+
+            print_json({
+                "device_id": settings.device_id, "kind": settings.kind, "transport": settings.transport,
+                "broker": f"{settings.broker.host}:{settings.broker.port}", "tls": not settings.broker.plain,
+                "data_directory": str(settings.data_directory),
+            })  # fmt: skip
+        main(settings, SystemClock(), random.SystemRandom())
     except (SettingsError, IdentityError, JournalError) as error:
         from cli.output import FAILURE, USAGE, fail
 

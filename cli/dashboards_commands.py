@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from cli.kinds import KindFolderOption, add_kinds
 from cli.output import JsonOption, print_json, usage_errors, words
 
 app = typer.Typer(help="Grafana boards made from the kinds' panels.", no_args_is_help=True)
@@ -20,19 +21,17 @@ def _boards() -> None:
 def build(
     out: Annotated[Path, typer.Option(help="Folder for one JSON file per board.")] = Path("build/dashboards"),
     language: Annotated[Literal["zh", "en"], typer.Option(help="Language of titles and descriptions.")] = "zh",
-    kind_folder: Annotated[list[Path] | None, typer.Option(help="Folder of a further kind; repeatable.")] = None,
+    kind_folder: KindFolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write one board per kind and the overview, ready for Grafana's file provisioning.
 
     Example: [bold]fleet dashboards build --out build/dashboards --language en[/bold]
     """
-    import devices
     from dashboards.build import build_all
 
     with usage_errors(ValueError):
-        for folder in kind_folder or ():
-            devices.add_kind_folder(str(folder))
+        add_kinds(kind_folder)
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for name, board in build_all(language).items():

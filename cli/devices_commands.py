@@ -1,13 +1,16 @@
 """`fleet devices …` and `fleet quarantine`: the database of this machine, or of FLEET_DATABASE_URL."""
 
 import datetime as dt
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from rich.markup import escape
 
-from cli.output import USAGE, JsonOption, fail, print_rows, usage_errors, words
+from cli.kinds import KindFolderOption, add_kinds
+from cli.output import USAGE, JsonOption, data, fail, print_json, print_rows, usage_errors, words
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -51,7 +54,14 @@ def list_devices(
 
     def read(tx: "Connection") -> list[dict[str, Any]]:
         query = (
-            select(device.c.device_id, device.c.kind, device.c.name, twin.c.online, twin.c.last_heard_at, device.c.retired_at)
+            select(
+                device.c.device_id,
+                device.c.kind,
+                device.c.name,
+                twin.c.online,
+                twin.c.last_heard_at,
+                device.c.retired_at,
+            )
             .select_from(device.outerjoin(twin, device.c.device_id == twin.c.device_id))
             .order_by(device.c.device_id)
         )
@@ -64,7 +74,51 @@ def list_devices(
             row["last_heard_at"] = _moment(row["last_heard_at"])
             row["retired_at"] = _moment(row["retired_at"])
     columns = ("device_id", "kind", "name", "online", "last_heard_at", "retired_at")
-    print_rows(rows, columns, as_json=as_json, empty="No devices yet. Enrol one: fleet devices enrol bike-001 --kind bike")
+    print_rows(
+        rows, columns, as_json=as_json, empty="No devices yet. Enrol one: fleet devices enrol bike-001 --kind bike"
+    )
+
+
+@app.command("show")
+def show(
+    device_id: Annotated[str, typer.Argument(help="Its id.")],
+    data_directory: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One device: where it is, what the cloud believes about it, and what waits for people.
+
+    Example: [bold]fleet devices show room-007 --json[/bold]
+    """
+    from sqlalchemy import select
+
+    from cloud.devices import repository
+    from cloud.tables import twin
+
+    def read(tx: "Connection") -> dict[str, Any] | None:
+        row = repository.device_row(tx, device_id)
+        if row is None:
+            return None
+        now = tx.execute(select(twin).where(twin.c.device_id == device_id)).mappings().one_or_none()
+        return {
+            **row._asdict(),
+            "online": bool(now and now["online"]),
+            "last_heard_at": now["last_heard_at"] if now else None,
+            "state": json.loads(now["state"]) if now else None,
+            "open_calls": [found.id for found in repository.open_calls(tx, device_id)],
+            "open_alarms": [found.key for found in repository.open_alarms(tx, device_id)],
+            "open_orders": [found.id for found in repository.open_orders(tx, device_id)],
+        }
+
+    found = _with_database(data_directory, read)
+    if found is None:
+        raise fail(f"no device {device_id!r}; list them: fleet devices list")
+    if as_json:
+        print_json(found)
+        return
+    for name, value in found.items():
+        shown = _moment(value) if name.endswith("_at") else value
+        shown = json.dumps(shown, ensure_ascii=False) if isinstance(shown, dict | list) else shown
+        data.print(f"[bold]{name.replace('_', ' ')}[/bold]: {escape('' if shown is None else str(shown))}")
 
 
 @app.command("enrol")
@@ -75,6 +129,8 @@ def enrol(
     latitude: Annotated[float | None, typer.Option(min=-90, max=90, help="WGS-84.")] = None,
     longitude: Annotated[float | None, typer.Option(min=-180, max=180, help="WGS-84.")] = None,
     data_directory: DataOption = None,
+    kind_folder: KindFolderOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Make a device known; from then on its messages are taken.
 
@@ -89,19 +145,17 @@ def enrol(
 
     if not is_device_id(device_id):
         raise fail(f"{device_id!r} is no device id: use 1 to 32 of a-z, 0-9 and hyphen", USAGE)
-    with usage_errors(devices.UnknownKindError):
+    with usage_errors(devices.UnknownKindError, ValueError):
+        add_kinds(kind_folder)
         devices.kind_named(kind)
+    row: dict[str, Any] = {"device_id": device_id, "kind": kind, "name": name, "latitude": latitude,
+                           "longitude": longitude, "enrolled_at": real_now_ms()}  # fmt: skip
     try:
-        _with_database(
-            data_directory,
-            lambda tx: add_device(
-                tx, device_id=device_id, kind=kind, name=name, latitude=latitude, longitude=longitude,
-                enrolled_at=real_now_ms(),
-            ),
-            write=True,
-        )  # fmt: skip
+        _with_database(data_directory, lambda tx: add_device(tx, **row), write=True)
     except IntegrityError as error:
         raise fail(f"a device {device_id!r} exists already; choose another id or retire that one") from error
+    if as_json:
+        print_json(row)
     words.print(f"enrolled {device_id} as {kind}")
 
 
@@ -116,7 +170,7 @@ def quarantine(
     """
     from cloud.devices.repository import quarantined
 
-    rows = _with_database(data_directory, lambda tx: [dict(row._mapping) for row in quarantined(tx, None, limit)])
+    rows = _with_database(data_directory, lambda tx: [row._asdict() for row in quarantined(tx, None, limit)])
     for row in rows:
         payload = bytes(row.pop("payload"))
         row["bytes"] = len(payload)
@@ -129,4 +183,4 @@ def quarantine(
 
 
 def _moment(ms: int | None) -> str:
-    return "" if not ms else dt.datetime.fromtimestamp(ms / 1000, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return "" if not ms else dt.datetime.fromtimestamp(ms / 1000, dt.UTC).strftime("%Y-%m-%d %H:%M:%SZ")

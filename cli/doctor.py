@@ -4,17 +4,17 @@ import platform
 import shutil
 import socket
 import sqlite3
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import typer
+from rich.markup import escape
 
-from cli.output import UNHEALTHY, USAGE, JsonOption, data, fail, print_json, words
+from cli.output import UNHEALTHY, JsonOption, data, print_json, usage_errors, words
 
 Verdict = Literal["ok", "warning", "problem"]
 FREE_BYTES_MIN: Final = 2 << 30
@@ -40,47 +40,48 @@ def doctor(
 
     Example: [bold]fleet doctor --url http://127.0.0.1:8000[/bold]
     """
-    from cli.settings_errors import SettingsError, cloud_settings
+    from cli.settings_errors import SettingsError, cloud_settings, unknown_variables
 
-    try:
+    with usage_errors(SettingsError):
         settings = cloud_settings(data_directory=data_directory)
-    except SettingsError as error:
-        raise fail(str(error), USAGE) from error
     base_url = url or f"http://{settings.http_host}:{settings.http_port}"
     findings = [
-        _python(),
+        Finding("Python", "ok", platform.python_version()),
         _sqlite(),
         _mosquitto(),
         _front_end(),
+        _settings(unknown_variables()),
         *_data(settings.data_directory, settings.sql_url()),
         _broker(settings.broker_host, settings.broker_port),
         *_service(base_url),
     ]
+    healthy = all(found.verdict != "problem" for found in findings)
     if as_json:
-        print_json({"healthy": all(found.verdict != "problem" for found in findings),
-                    "findings": [{"check": found.check, "verdict": found.verdict, "found": found.found, "fix": found.fix}
-                                 for found in findings]})  # fmt: skip
+        print_json({"healthy": healthy, "findings": [asdict(found) for found in findings]})
     else:
         signs = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "problem": "[red]✗[/red]"}
         for found in findings:
-            data.print(f"{signs[found.verdict]} {found.check}: {found.found}")
+            data.print(f"{signs[found.verdict]} {found.check}: {escape(found.found)}")
             if found.fix:
-                data.print(f"    → {found.fix}")
-    if any(found.verdict == "problem" for found in findings):
+                data.print(f"    → {escape(found.fix)}")
+    if not healthy:
         words.print("Something needs mending; see the arrows.")
         raise typer.Exit(UNHEALTHY)
 
 
-def _python() -> Finding:
-    version = platform.python_version()
-    if sys.version_info < (3, 11):
-        return Finding("Python", "problem", version, "install Python 3.11 or newer")
-    return Finding("Python", "ok", version)
+def _settings(unknown: Sequence[str]) -> Finding:
+    if unknown:
+        return Finding(
+            "Settings", "warning", f"{', '.join(unknown)} is read by nobody", "correct the spelling or unset it"
+        )
+    return Finding("Settings", "ok", "every FLEET_ variable is a setting")
 
 
 def _sqlite() -> Finding:
     if sqlite3.sqlite_version_info < SQLITE_MIN:
-        return Finding("SQLite", "problem", sqlite3.sqlite_version, "use a Python with SQLite 3.37 or newer (STRICT tables)")
+        return Finding(
+            "SQLite", "problem", sqlite3.sqlite_version, "use a Python with SQLite 3.37 or newer (STRICT tables)"
+        )
     return Finding("SQLite", "ok", sqlite3.sqlite_version)
 
 
@@ -96,7 +97,9 @@ def _mosquitto() -> Finding:
 def _front_end() -> Finding:
     from cloud.web.app import STATIC_FOLDER
 
-    missing = [name for name in ("htmx.min.js", "leaflet.js", "uPlot.iife.min.js") if not list(STATIC_FOLDER.rglob(name))]
+    missing = [
+        name for name in ("htmx.min.js", "leaflet.js", "uPlot.iife.min.js") if not list(STATIC_FOLDER.rglob(name))
+    ]
     if missing:
         return Finding("Front-end files", "problem", f"missing {', '.join(missing)}", "run: make setup")
     return Finding("Front-end files", "ok", "complete")
@@ -104,13 +107,25 @@ def _front_end() -> Finding:
 
 def _data(directory: Path, sql_url: str) -> Iterator[Finding]:
     if not directory.exists():
-        yield Finding("Data directory", "warning", f"{directory} does not exist yet", "fleet serve makes it at its first start")
+        yield Finding(
+            "Data directory", "warning", f"{directory} does not exist yet", "fleet serve makes it at its first start"
+        )
         return
     free = shutil.disk_usage(directory).free
     if free < FREE_BYTES_MIN:
-        yield Finding("Disk", "problem", f"{free >> 20} MB free", "free at least 2 GB: the spool stops taking telemetry before the disk is full")
+        yield Finding(
+            "Disk",
+            "problem",
+            f"{free >> 20} MB free",
+            "free at least 2 GB: the spool stops taking telemetry before the disk is full",
+        )
     else:
         yield Finding("Disk", "ok", f"{free >> 30} GB free")
+    if sql_url.startswith("sqlite") and not (directory / "state.db").exists():
+        yield Finding(
+            "Database", "warning", f"no state.db in {directory} yet", "fleet serve makes it at its first start"
+        )
+        return
     yield _checked("Database", lambda: _count_devices(sql_url), "check FLEET_DATABASE_URL, and that its server runs")
 
 
@@ -133,7 +148,9 @@ def _broker(host: str, port: int) -> Finding:
         with socket.create_connection((host, port), timeout=2):
             return f"{host}:{port} accepts connections"
 
-    return _checked("Broker", connect, f"start Mosquitto on {host}:{port}, or set FLEET_BROKER_HOST and FLEET_BROKER_PORT")
+    return _checked(
+        "Broker", connect, f"start Mosquitto on {host}:{port}, or set FLEET_BROKER_HOST and FLEET_BROKER_PORT"
+    )
 
 
 def _service(base_url: str) -> Iterator[Finding]:
@@ -144,9 +161,16 @@ def _service(base_url: str) -> Iterator[Finding]:
     try:
         found = ready()
     except urllib.error.HTTPError as error:
-        yield Finding("Cloud", "problem", f"not ready: {error.read().decode()}", "the check that is not ok names the part to look at")
+        yield Finding(
+            "Cloud",
+            "problem",
+            f"not ready: {error.read().decode()}",
+            "the check that is not ok names the part to look at",
+        )
     except (urllib.error.URLError, OSError) as error:
-        yield Finding("Cloud", "problem", f"{base_url} does not answer: {error}", "start it: fleet serve, or give --url")
+        yield Finding(
+            "Cloud", "problem", f"{base_url} does not answer: {error}", "start it: fleet serve, or give --url"
+        )
     else:
         yield Finding("Cloud", "ok", found)
 
@@ -154,5 +178,5 @@ def _service(base_url: str) -> Iterator[Finding]:
 def _checked(check: str, look: Callable[[], str], fix: str) -> Finding:
     try:
         return Finding(check, "ok", look())
-    except Exception as error:  # whatever is wrong is the finding
-        return Finding(check, "problem", str(error).splitlines()[0], fix)
+    except Exception as error:  # noqa: BLE001  # whatever is wrong is the finding
+        return Finding(check, "problem", (str(error) or type(error).__name__).splitlines()[0], fix)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 OK: Final = 0
@@ -16,7 +17,7 @@ USAGE: Final = 2
 UNHEALTHY: Final = 3
 INTERRUPTED: Final = 130
 
-words = Console(stderr=True, highlight=False)
+words = Console(stderr=True, highlight=False, soft_wrap=True)
 data = Console(highlight=False, soft_wrap=True)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; words stay on stderr.")]
@@ -46,7 +47,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_
 
 def fail(message: str, code: int = FAILURE) -> typer.Exit:
     """Say what is wrong and how to mend it, in one line; raise the result."""
-    words.print(f"[red]error:[/red] {message}", soft_wrap=True)
+    words.print(f"[red]error:[/red] {escape(message)}")
     return typer.Exit(code)
 
 

@@ -15,7 +15,9 @@ STOP_S_MAX = 15.0
 class Child:
     """One `fleet` process with its log file; can be started again after it died."""
 
-    def __init__(self, name: str, arguments: Sequence[str], log_file: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, arguments: Sequence[str], log_file: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         self.restarts = -1
         self._arguments = [sys.executable, "-m", "cli.main", *arguments]

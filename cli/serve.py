@@ -2,11 +2,14 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli.output import usage_errors, words
+from cli.output import print_json, usage_errors, words
+
+if TYPE_CHECKING:
+    from cloud.settings import CloudSettings
 
 
 def serve(
@@ -18,6 +21,9 @@ def serve(
         typer.Option(help="One role per process needs PostgreSQL (FLEET_DATABASE_URL)."),
     ] = "all",
     shards: Annotated[str | None, typer.Option(help="Which devices this ingester takes, for example 0-31.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="At the start, what runs with which settings as one JSON document.")
+    ] = False,
 ) -> None:
     """Serve the cloud: take what devices report, decide, tell people, answer pages and API.
 
@@ -36,6 +42,8 @@ def serve(
         settings = cloud_settings(
             data_directory=data_directory, http_host=http_host, http_port=http_port, shards=shards
         )
+        if as_json:
+            print_json(_summary(settings, role))
         clock = SystemClock(
             speed=settings.clock_speed, origin_ms=settings.clock_origin_ms, shift_ms=settings.clock_shift_ms
         )
@@ -58,3 +66,17 @@ def serve(
                 first = first.exceptions[0]
             raise ConfigurationError(str(first)) from None
     words.print("stopped")
+
+
+def _summary(settings: "CloudSettings", role: str) -> dict[str, Any]:
+    """What runs, without a secret."""
+    return {
+        "role": role,
+        "url": settings.public_url or f"http://{settings.http_host}:{settings.http_port}",
+        "broker": f"{settings.broker_host}:{settings.broker_port}",
+        "tls": settings.broker_ca_file is not None,
+        "data_directory": str(settings.data_directory),
+        "database": "external" if settings.database_url else "sqlite",
+        "series": settings.series,
+        "kind_folders": [str(folder) for folder in settings.kind_folders],
+    }

@@ -5,19 +5,21 @@ import dataclasses
 import json
 import random
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from cli.output import usage_errors
+from cli.kinds import KindFolderOption, add_kinds
+from cli.output import print_json, usage_errors
 
 if TYPE_CHECKING:
     from edge.host import EdgeHost
     from firmware_sim.line import MemoryLine
 
 STATISTICS_EVERY_S: Final = 1.0
+STATISTICS_FILE: Final = "statistics.json"
 SETTLE_S_MAX: Final = 30.0
 LINE_CHUNKS_MAX: Final = 10_000
 
@@ -65,6 +67,15 @@ def parse_counts(texts: Sequence[str]) -> dict[str, int]:
     return counts
 
 
+def refuse_unknown_kinds(counts: Mapping[str, int]) -> None:
+    """Raises ValueError that names the kinds there are."""
+    import devices
+
+    unknown = set(counts) - set(devices.kinds())
+    if unknown:
+        raise ValueError(f"--count: unknown kind {', '.join(sorted(unknown))}; known: {', '.join(devices.kinds())}")
+
+
 def sim(
     broker_port: Annotated[int, typer.Option(help="Port of the broker.")],
     command_key: Annotated[Path, typer.Option(help="Public key (PEM) that signs commands.")],
@@ -86,24 +97,27 @@ def sim(
     origin_ms: Annotated[int, typer.Option(help="Real moment at which the fast clock starts.")] = 0,
     shift_ms: Annotated[int, typer.Option(help="Business minus real time at that moment.")] = 0,
     connect_within_s: Annotated[float, typer.Option(help="Spread the first connections over this time.")] = 3.0,
-    kind_folder: Annotated[list[Path] | None, typer.Option(help="Folder of a further kind; repeatable.")] = None,
+    kind_folder: KindFolderOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="At the end, the last statistics as one JSON document.")
+    ] = False,
 ) -> None:
     """Simulate hardware and run the edge agents of all its devices in this process.
 
     The truth log (truth.jsonl) is written before an agent sees what happened; statistics.json says each
     second how far the agents are. SIGUSR1 stops the world but not the agents, so that they can finish.
+
+    Example: [bold]fleet sim --broker-port 1883 --plain --command-key command.pem --command-key-id main
+    --directory sim --count bike=10 --count nursing_room=5 --speed 10[/bold]
     """
-    import devices
     from cli.clock import SystemClock
+    from edge.identity import IdentityError
     from firmware_sim.scenario import Happening, scenario_named
 
     with usage_errors(ValueError):
-        for folder in kind_folder or ():
-            devices.add_kind_folder(str(folder))
+        add_kinds(kind_folder)
         counts = parse_counts(count or ())
-        unknown = set(counts) - set(devices.kinds())
-        if unknown:
-            raise ValueError(f"--count: unknown kind {', '.join(sorted(unknown))}; known: {', '.join(devices.kinds())}")
+        refuse_unknown_kinds(counts)
         if not plain and (identities is None or authority is None):
             raise ValueError("devices need certificates: give --identities and --authority, or --plain for a bench")
         chosen = scenario_named(scenario)
@@ -111,13 +125,17 @@ def sim(
         presses = Happening(action="press", every_s=press_every_s, first_s=press_every_s)
         chosen = dataclasses.replace(chosen, happenings=(*chosen.happenings, presses))
     clock = SystemClock(speed=speed, origin_ms=origin_ms, shift_ms=shift_ms)
-    asyncio.run(
-        _simulate(
-            clock=clock, counts=counts, seed=seed, scenario=chosen, directory=directory,
-            address=(broker_host, broker_port), certificates=None if plain else (authority, identities),
-            command_keys={command_key_id: command_key}, connect_within_s=connect_within_s,
-        )
-    )  # fmt: skip
+    directory.mkdir(parents=True, exist_ok=True)
+    with usage_errors(IdentityError):
+        asyncio.run(
+            _simulate(
+                clock=clock, counts=counts, seed=seed, scenario=chosen, directory=directory,
+                address=(broker_host, broker_port), certificates=None if plain else (authority, identities),
+                command_keys={command_key_id: command_key}, connect_within_s=connect_within_s,
+            )
+        )  # fmt: skip
+    if as_json:
+        print_json(json.loads((directory / STATISTICS_FILE).read_text()))
 
 
 async def _simulate(
@@ -131,14 +149,13 @@ async def _simulate(
     from firmware_sim.truth import TruthFile
     from firmware_sim.world import World
 
-    directory.mkdir(parents=True, exist_ok=True)
     with TruthFile(directory / "truth.jsonl") as truth:
         world = World(
             tuple(devices.kinds()), counts, seed, clock.now_ms(), scenario, truth=truth, clock=clock
         )  # fmt: skip
         host = EdgeHost(
             clock,
-            random.Random(),
+            random.Random(),  # jitter needs no secrecy
             directory / "journal.sqlite",
             first_connect_within_s=connect_within_s,
             firmware="sim-1",
@@ -157,7 +174,7 @@ async def _simulate(
         async with asyncio.TaskGroup() as group:
             standing_still = asyncio.Event()
             living = group.create_task(_live(world, clock, standing_still))
-            reporting = group.create_task(_report(host, world, directory / "statistics.json"))
+            reporting = group.create_task(_report(host, world, directory / STATISTICS_FILE))
             loop.add_signal_handler(signal.SIGUSR1, standing_still.set)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, host.stop)
@@ -179,7 +196,6 @@ async def _live(world: Any, clock: Any, standing_still: asyncio.Event) -> None:
 
 async def _report(host: "EdgeHost", world: Any, path: Path) -> None:
     while True:
-        await asyncio.sleep(STATISTICS_EVERY_S)
         found = await host.statistics()
         document = {
             "devices": found.devices, "connected": found.connected, "journalled": found.journalled,
@@ -190,10 +206,14 @@ async def _report(host: "EdgeHost", world: Any, path: Path) -> None:
         fresh = path.with_suffix(".new")
         fresh.write_text(json.dumps(document))
         fresh.replace(path)  # a reader never sees half a document
+        await asyncio.sleep(STATISTICS_EVERY_S)
 
 
 def edge(
     config: Annotated[Path, typer.Option(help="TOML file of this device; see edge/settings.py.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="At the start, what runs with which settings as one JSON document.")
+    ] = False,
 ) -> None:
     """Run the agent of one real device.
 
@@ -201,4 +221,4 @@ def edge(
     """
     from cli.agent import run_agent
 
-    raise typer.Exit(run_agent(config))
+    raise typer.Exit(run_agent(config, as_json=as_json))

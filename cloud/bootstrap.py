@@ -22,7 +22,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import REGISTRY
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 import devices
@@ -40,13 +40,14 @@ from cloud.data_directory import InUseError, one_at_a_time, sole_owner, stable_n
 from cloud.device_commands.service import DeviceCommands
 from cloud.dispatch.outbox import Outbox
 from cloud.dispatch.planner import Dispatch
+from cloud.drain_rows import DrainPosition, Quarantine
 from cloud.identity.authority import command_key_id, load_or_create_command_key
 from cloud.ingest import repository as ingest_rows
 from cloud.ingest.acknowledger import Acknowledger
 from cloud.ingest.leases import Leases
 from cloud.intents import IntentDesk
 from cloud.members.service import MemberService
-from cloud.model import Downstream, Quarantined
+from cloud.model import Downstream
 from cloud.pipeline import Pipeline, PipelineLimits
 from cloud.ports import NotificationChannel, SeriesStore, Signals
 from cloud.settings import CloudSettings
@@ -298,7 +299,7 @@ async def _start_ingest(parts: Parts, stack: AsyncExitStack, group: asyncio.Task
     if settings.series != "off":
         # Also while another ingester has our shards: what we took before is in our spool alone.
         drain = SeriesDrain(
-            spool, parts.series, positions=_SqlPosition(database, name), quarantine=_Quarantine(database),
+            spool, parts.series, positions=DrainPosition(database, name), quarantine=Quarantine(database),
             randomness=around.randomness,
         )  # fmt: skip
         group.create_task(drain.run())
@@ -333,35 +334,6 @@ def _broker_tls(settings: CloudSettings) -> ssl.SSLContext | None:
         ) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
-
-
-class _SqlPosition:
-    """Where the drain stands, in `spool_mark`."""
-
-    def __init__(self, database: SqlDatabase, spool_name: str) -> None:
-        self._database = database
-        self._spool_name = spool_name
-
-    async def load(self) -> int:
-        return await self._database.read(lambda tx: ingest_rows.spool_position(tx, self._spool_name, "series"))
-
-    async def save(self, position: int) -> None:
-        await self._database.write(
-            lambda tx: ingest_rows.save_spool_position(tx, self._spool_name, "series", position)
-        )  # fmt: skip
-
-
-class _Quarantine:
-    """Keeps what the series refused for good."""
-
-    def __init__(self, database: SqlDatabase) -> None:
-        self._database = database
-
-    async def __call__(self, items: Sequence[Quarantined]) -> None:
-        def store(tx: Connection) -> None:
-            ingest_rows.store_quarantined(tx, items)
-
-        await self._database.write(store)
 
 
 # --- HTTP ------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -47,10 +48,8 @@ class IntentDesk:
             self.on_submitted()
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 while True:
-                    try:
+                    with suppress(TimeoutError):
                         await asyncio.wait_for(committed.wait(), POLL_S)
-                    except TimeoutError:
-                        pass
                     committed.clear()
                     found = await self._database.read(lambda tx: _answer(tx, intent_id))
                     if found is not None:

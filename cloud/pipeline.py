@@ -16,6 +16,7 @@ meanwhile. Any other error ends the process, and its supervisor starts it again 
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -57,6 +58,8 @@ _log = structlog.get_logger(__name__)
 IDLE_S_MAX: Final = 0.5
 """Longest real wait without looking at timers and intents: the backstop behind the wake-ups."""
 FEEDBACK_LIFETIME_S: Final = 60.0
+CLOCK_STEP_MS: Final = 2_000
+"""A wall clock that went so much more or less than the monotonic one was set."""
 STALL_S: Final = 1.5
 """Real seconds between two rounds after which we were the ones who did not listen: nobody is silent for that."""
 
@@ -91,8 +94,7 @@ class _Batch:
             or self.intake.gaps
             or self.intake.quarantined
             or self.decisions
-            or self.greeted
-            or self.replies
+            or self.intake.heard
             or self.answers
         )
 
@@ -144,6 +146,7 @@ class Pipeline:
         self._spool_end = 0
         self._flushed_at_s = 0.0
         self._round_began_s = 0.0
+        self._round_began_ms = 0
         self._listening_since_ms: int | None = None
         self._wake = asyncio.Event()
         self._intents_waiting = True
@@ -191,10 +194,8 @@ class Pipeline:
         if self._dirty:
             wait_s = min(wait_s, self._limits.twin_flush_s)
         wait_s = min(wait_s, self._acknowledger.wait_s(self._clock.monotonic_s()))
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), wait_s)
-        except TimeoutError:
-            pass
         self._wake.clear()
         self._link.publish(self._acknowledger.due(self._clock.monotonic_s(), self.lanes))
 
@@ -205,6 +206,7 @@ class Pipeline:
         """Silence of devices counts only while we can hear them at all: link up, and we not busy elsewhere."""
         began_s, self._round_began_s = self._round_began_s, self._clock.monotonic_s()
         stalled = self._round_began_s - began_s > STALL_S
+        stalled = self._clock_was_set(now_ms, self._round_began_s - began_s) or stalled
         if not stalled and self._link.connected == (self._listening_since_ms is not None):
             return
         if stalled:
@@ -212,6 +214,15 @@ class Pipeline:
         self._listening_since_ms = now_ms if self._link.connected else None
         for lane in self.lanes.values():
             self._reschedule(lane)
+
+    def _clock_was_set(self, now_ms: int, elapsed_s: float) -> bool:
+        """Whether the wall clock jumped since the last round; then no wait may have become longer (decision 12)."""
+        went_ms, self._round_began_ms = now_ms - self._round_began_ms, now_ms
+        if abs(went_ms - elapsed_s * MILLISECONDS_PER_SECOND * self._clock.speed) <= CLOCK_STEP_MS * self._clock.speed:
+            return False
+        for lane in self.lanes.values():
+            self._rules.clock_set(lane, now_ms)
+        return True
 
     # --- deciding: pure, in memory -----------------------------------------------------------------------------
 
@@ -226,10 +237,7 @@ class Pipeline:
         for device_id in intake.acks:  # also a repeat or a hole shows that the device lives
             self.lanes[device_id].last_heard_at = now_ms
             self._rules.on_heard(self.lanes[device_id], now_ms, batch.decisions)
-        for accepted in intake.events:
-            self._twin.on_event(accepted, now_ms)
-            self._rules.on_event(accepted, now_ms, batch.decisions)
-            self._touch(accepted.lane)
+        await self._fold_events(batch)
         self._hear(batch)
         for item in intents:
             self._obey(item, batch)
@@ -254,10 +262,26 @@ class Pipeline:
             if lane.next_due_at is None:
                 self._reschedule(lane)
 
+    async def _fold_events(self, batch: _Batch) -> None:
+        """Events that are stored already come again after a device lost its storage: they were acted on then."""
+        events = batch.intake.events
+        if not events:
+            return
+        seen = await self._database.read(lambda tx: ingest_rows.stored_events(tx, events))
+        for accepted in events:
+            key = (accepted.lane.device_id, accepted.event.event_id)
+            if key not in seen:
+                seen.add(key)
+                self._twin.on_event(accepted, batch.now_ms)
+                self._rules.on_event(accepted, batch.now_ms, batch.decisions)
+            self._touch(accepted.lane)
+
     def _hear(self, batch: _Batch) -> None:
         for heard in batch.intake.heard:
             lane = self.lanes[heard.device_id]
-            lane.last_heard_at = batch.now_ms
+            alive = heard.status is None or heard.status.online  # a last will is the broker's word
+            if alive:
+                lane.last_heard_at = batch.now_ms
             if heard.hello is not None:
                 if heard.hello.storage_id != lane.storage_id:
                     # New storage, new keys: marks start again, and an old storage can't speak for this device any more.
@@ -266,11 +290,13 @@ class Pipeline:
                     lane.emergency_seq = lane.event_seq = lane.telemetry_seq = 0
                     batch.renewed.append(lane)
                 batch.greeted.append((lane, heard.hello.nonce))
+                self._twin.on_hello(lane, batch.now_ms)
             elif heard.status is not None:
                 self._twin.on_status(lane, heard.status, batch.now_ms)
             elif heard.reply is not None:
                 batch.replies.append(heard.reply)
-            self._rules.on_heard(lane, batch.now_ms, batch.decisions)
+            if alive:
+                self._rules.on_heard(lane, batch.now_ms, batch.decisions)
             self._touch(lane)
 
     def _obey(self, item: Intent, batch: _Batch) -> None:
@@ -459,7 +485,7 @@ class Pipeline:
             _log.warning(
                 "state not readable, starting from the kind's initial state", device_id=lane.device_id, error=str(error)
             )
-        lane.desk = self._rules.decode_desk(row["desk"])
+        lane.desk = self._rules.decode_desk(lane.kind, row["desk"])
         for name in (
             "emergency_seq",
             "event_seq",

@@ -49,7 +49,7 @@ class Link(Protocol):
         ...
 
     async def run(self, on_ready: "Wake", shards: Collection[int]) -> None:
-        """Keep connected to the broker for these shards; call `on_ready` when `take` has something or the link changed."""
+        """Keep connected to the broker for these shards; call `on_ready` when something is new."""
         ...
 
 
@@ -154,7 +154,7 @@ class LaneIntents(Protocol):
 
 
 class IntentRefusedError(Exception):
-    """The lane refused a person's act: wrong state, unknown alarm …"""
+    """The lane refused a person's act: wrong state, or unknown."""
 
 
 class SeriesError(Exception):

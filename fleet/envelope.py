@@ -120,7 +120,7 @@ class Hello(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Status(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Link state; `online: false` is the last will. (boot_epoch, connection) orders them, so a stale will is rejected."""
+    """Link state; `online: false` is the last will. (boot_epoch, connection) orders them: stale wills are rejected."""
 
     device_id: DeviceId
     boot_epoch: int

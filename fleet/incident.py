@@ -1,4 +1,4 @@
-"""How alarms, emergency calls and work orders live and end (after public summaries of ISA-18.2 and nurse-call practice)."""
+"""How alarms, emergency calls and work orders live and end, after public summaries."""
 
 from enum import StrEnum
 from typing import Final

@@ -8,7 +8,7 @@
 | `driver.py` | `create(device_id) -> Driver` | edge |
 | `state.py` | `State`, `initial`, `apply_reading`, `apply_event` (see `StateRole`) | cloud |
 | `rules.py` | `ALARMS`, `needs`, optional `call_step` (see `RulesRole`) | cloud |
-| `simulator.py` | `create(device_id, randomness, site, started_ms) -> Simulator`, `sites(count, randomness)` | firmware_sim |
+| `simulator.py` | `create(device_id, randomness, site, started_ms)`, `sites(count, randomness)` | firmware_sim |
 | `panels.py` | `PANELS` | dashboards |
 """
 
@@ -72,7 +72,7 @@ class Kind:
 def literal_of(model: type[Event] | type[Command], tag: str) -> str:
     """The single value of a model's `type` or `action` field."""
     annotation = model.model_fields[tag].annotation
-    (value,) = annotation.__args__  # type: ignore[union-attr]  # a Literal with one value, checked by the conformance test
+    (value,) = annotation.__args__  # type: ignore[union-attr]  # a Literal with one value; conformance test
     return str(value)
 
 
@@ -190,7 +190,7 @@ class RulesRole(Protocol):
         """Event type → step of the emergency call; empty for kinds without a button."""
         ...
 
-    def call_feedback(self, acknowledged: bool) -> Command | None:
+    def call_feedback(self, *, acknowledged: bool) -> Command | None:
         """Command that shows the caller how far help is (received / coming); None without such lights."""
         ...
 

@@ -88,7 +88,9 @@ def _alarmed_devices(tx: Connection) -> set[str]:
 def _compare(directory: Path, total: int, alarms: set[str]) -> None:
     expected = {bench_device(number) for number in range(LOW_BATTERY_DEVICES)}
     if alarms != expected:
-        raise BenchError(f"alarms for {sorted(alarms ^ expected)[:5]} are not what the messages ask for: are the rules on?")
+        raise BenchError(
+            f"alarms for {sorted(alarms ^ expected)[:5]} are not what the messages ask for: are the rules on?"
+        )
     spool = Spool(directory / "cloud" / "spool")
     position = found = 0
     while (batch := spool.read(position)).envelopes:

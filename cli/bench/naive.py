@@ -37,15 +37,16 @@ def sink(port: int) -> None:
 def receive(port: int, sink_port: int, messages: int) -> None:
     """Receive `messages`, write them, print the CPU they took."""
     import paho.mqtt.client as paho
-    from influxdb_client import InfluxDBClient, Point, WriteOptions
+    from influxdb_client.client.influxdb_client import InfluxDBClient
+    from influxdb_client.client.write.point import Point
+    from influxdb_client.client.write_api import WriteOptions
+    from paho.mqtt.enums import CallbackAPIVersion
 
-    import devices
+    from devices.bike.messages import Reading
     from fleet.messages import EpochMs, Message
 
-    reading_type = devices.kind_named("bike").reading
-
     class Readings(Message):
-        readings: tuple[reading_type, ...]  # type: ignore[valid-type]
+        readings: tuple[Reading, ...]
 
     class Telemetry(Message):
         version: int
@@ -74,7 +75,7 @@ def receive(port: int, sink_port: int, messages: int) -> None:
         if count >= messages:
             done.set()
 
-    receiver = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="bench-naive", protocol=paho.MQTTv311)
+    receiver = paho.Client(CallbackAPIVersion.VERSION2, client_id="bench-naive", protocol=paho.MQTTv311)
     receiver.on_message = on_message
     receiver.connect("127.0.0.1", port)
     receiver.subscribe(TOPICS, qos=1)

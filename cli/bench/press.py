@@ -28,7 +28,9 @@ def measure(directory: Path, seconds: float, flood_per_second: float) -> dict[st
     fleet = fleet_of({}, 1)
     devices = {bench_device(number): "bike" for number in range(DEVICES)}
     receiver_port = free_port()
-    receiver = Child("receiver", ["receiver", str(receiver_port), str(directory / "notified.jsonl")], directory / "r.log")
+    receiver = Child(
+        "receiver", ["receiver", str(receiver_port), str(directory / "notified.jsonl")], directory / "r.log"
+    )
     settings = {"FLEET_WEBHOOK_URL": f"http://127.0.0.1:{receiver_port}/notify"}
     at_ms = real_now_ms()
     with Rig(directory, {**devices, **{name: kind for name, (kind, _) in fleet.items()}}, settings) as rig:

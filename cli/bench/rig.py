@@ -114,7 +114,10 @@ class Load:
     def __init__(self, port: int, first_seq: int, messages: int, at_ms: int, rate: float) -> None:
         arguments = [str(port), str(first_seq), str(messages), str(at_ms), str(rate)]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "cli.bench.load", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "cli.bench.load", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self._process.stdout is not None
         self._process.stdout.readline()
@@ -136,4 +139,3 @@ class Load:
         """End it early."""
         self._process.kill()
         self._process.wait()
-

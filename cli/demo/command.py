@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from cli.kinds import KindFolderOption, add_kinds
 from cli.output import FAILURE, INTERRUPTED, USAGE, JsonOption, fail, print_json, words
 
 DEFAULT_SPEED: Final = 10.0
@@ -36,7 +37,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Same seed, same world.")] = 1,
     port: Annotated[int, typer.Option(help="Port of the pages; 0 takes a free one.")] = 8000,
     count: Annotated[list[str] | None, typer.Option(help="KIND=NUMBER, for a smaller fleet; repeatable.")] = None,
-    kind_folder: Annotated[list[Path] | None, typer.Option(help="Folder of a further kind; repeatable.")] = None,
+    kind_folder: KindFolderOption = None,
     kill_cloud: Annotated[bool, typer.Option(help="kill -9 the cloud half-way; it is started again.")] = False,
     directory: Annotated[Path | None, typer.Option(help="Keep everything here instead of a temporary folder.")] = None,
     as_json: JsonOption = False,
@@ -50,20 +51,16 @@ def demo(
 
     Examples: [bold]fleet demo[/bold]   [bold]fleet demo --for 60s --json[/bold]   [bold]fleet demo --kill-cloud --for 90s[/bold]
     """
-    import devices
     from cli.broker import BrokerError
-    from cli.sim import parse_counts
+    from cli.sim import parse_counts, refuse_unknown_kinds
 
     try:
-        for folder in kind_folder or ():
-            devices.add_kind_folder(str(folder))
+        kind_folders = add_kinds(kind_folder)
         options = Options(
             seconds=parse_duration(for_), speed=speed, seed=seed, port=port, counts=parse_counts(count or ()),
-            kind_folders=tuple(kind_folder or ()), kill_cloud=kill_cloud, as_json=as_json,
+            kind_folders=kind_folders, kill_cloud=kill_cloud, as_json=as_json,
         )  # fmt: skip
-        unknown = set(options.counts) - set(devices.kinds())
-        if unknown:
-            raise ValueError(f"--count: unknown kind {', '.join(sorted(unknown))}; known: {', '.join(devices.kinds())}")
+        refuse_unknown_kinds(options.counts)
     except ValueError as error:
         raise fail(str(error), USAGE) from error
     place = directory or Path(tempfile.mkdtemp(prefix="fleet-demo-"))

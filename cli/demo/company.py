@@ -45,7 +45,9 @@ class Company:
         self._clock = clock
         self._seed = seed
         directory = scene.directory
-        self._receiver = Child("receiver", ["receiver", str(receiver_port), str(scene.receiver_file)], directory / "receiver.log")
+        self._receiver = Child(
+            "receiver", ["receiver", str(receiver_port), str(scene.receiver_file)], directory / "receiver.log"
+        )
         self._cloud = Child("cloud", ["serve"], directory / "cloud.log", {
             "FLEET_DATA_DIRECTORY": str(scene.cloud_directory),
             "FLEET_BROKER_PORT": str(broker_port),
@@ -120,7 +122,9 @@ class Company:
                 return
             await asyncio.sleep(0.2)
         found = self._statistics().get("connected", 0)
-        raise DemoError(f"{found} of {len(self._fleet)} devices connected in {CONNECTED_S_MAX:.0f} s:\n{self._sim.last_words()}")
+        raise DemoError(
+            f"{found} of {len(self._fleet)} devices connected in {CONNECTED_S_MAX:.0f} s:\n{self._sim.last_words()}"
+        )
 
     def watch(self) -> None:
         """Start the cloud again if it died, as a supervisor does; any other death ends the demo."""
@@ -149,7 +153,8 @@ class Company:
         left = "" if deadline is None else f"{max(0, deadline - time.monotonic()):.0f} s left · "
         return (
             f"{left}{found.get('connected', 0)} devices online · {found.get('acknowledged', 0)} messages committed · "
-            f"{tally.unlocks_opened} unlocks · {len(tally.purchases)} meals asked · {tally.calls_acknowledged} calls answered"
+            f"{tally.unlocks_opened} unlocks · {len(tally.purchases)} meals asked · "
+            f"{tally.calls_acknowledged} calls answered"
         )
 
     def presses_so_far(self) -> int:
@@ -204,7 +209,7 @@ class Company:
         return lines
 
     async def compare(self) -> Result:
-        """Let what is on its way arrive, then count. Raises DemoError if a part dies meanwhile, or it takes too long."""
+        """Let what is on its way arrive, then count. Raises DemoError if a part dies, or it takes too long."""
         counting = asyncio.ensure_future(self._compare())
         try:
             async with asyncio.timeout(COMPARE_S_MAX):
@@ -307,7 +312,11 @@ class Company:
                 break
             before = f"&before={page['next_before']}"
         found = [states.get(purchase, "lost") for purchase in self.tally.purchases]
-        return {"asked": self.tally.sales_asked, "delivered": found.count("delivered"), "refunded": found.count("refunded")}
+        return {
+            "asked": self.tally.sales_asked,
+            "delivered": found.count("delivered"),
+            "refunded": found.count("refunded"),
+        }
 
     async def _points(self) -> int:
         from cloud.adapters.series_sqlite import SqliteSeries

@@ -58,7 +58,9 @@ class Client:
             if not self._token:
                 await self._sign_in()
             try:
-                return await self._once(method, path, body, {"Authorization": f"Bearer {self._token}", **(headers or {})})
+                return await self._once(
+                    method, path, body, {"Authorization": f"Bearer {self._token}", **(headers or {})}
+                )
             except (aiohttp.ClientError, TimeoutError, ConnectionError):
                 await asyncio.sleep(RETRY_S)
 
@@ -96,7 +98,9 @@ class Client:
             return content
 
 
-async def ride(client: Client, bikes: Sequence[str], clock: Clock, rng: random.Random, every_s: float, tally: Tally) -> None:
+async def ride(
+    client: Client, bikes: Sequence[str], clock: Clock, rng: random.Random, every_s: float, tally: Tally
+) -> None:
     """Unlock a bike, ride it until it is locked again, wait a while, for ever."""
     while True:
         await asyncio.sleep(rng.expovariate(1 / every_s) / clock.speed)
@@ -157,9 +161,15 @@ async def answer_calls(
             for line in lines:
                 notice = line.get("notification", line)
                 reference = str(notice.get("reference", ""))
-                if notice.get("kind_of") == "call" and notice.get("facts", {}).get("state") == "calling" and reference not in known:
+                if (
+                    notice.get("kind_of") == "call"
+                    and notice.get("facts", {}).get("state") == "calling"
+                    and reference not in known
+                ):
                     known.add(reference)
-                    group.create_task(_acknowledge(client, reference, rng.uniform(*reaction_s) / clock.speed, known, tally))
+                    group.create_task(
+                        _acknowledge(client, reference, rng.uniform(*reaction_s) / clock.speed, known, tally)
+                    )
 
 
 async def _acknowledge(client: Client, call_id: str, after_s: float, known: set[str], tally: Tally) -> None:

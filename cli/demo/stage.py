@@ -134,7 +134,9 @@ def _fill_database(
         employee = next(person for person in people if person.role == "employee")
         extras = []
         for number in range(1, RIDERS_AND_EATERS + 1):
-            one = DemoPerson(f"person-{number:03d}", f"employee-{number:03d}", f"职工{number:03d}", "employee", employee.password)
+            one = DemoPerson(
+                f"person-{number:03d}", f"employee-{number:03d}", f"职工{number:03d}", "employee", employee.password
+            )
             add_person(
                 tx, id=one.id, login=one.login, name=one.name, role=one.role, language="zh_CN", created_at=now_ms,
                 password_hash=_hash_of(tx, employee.id),

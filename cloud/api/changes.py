@@ -74,7 +74,7 @@ class Changes:
         return len(self._subscriptions)
 
     def publish(self, topic: str, facts: dict[str, Any]) -> None:
-        """Tell every subscriber of every process; never blocks. Call it after the commit, on the event loop's thread."""
+        """Tell every subscriber of every process; never blocks. Call it after the commit, on the loop's thread."""
         self.publish_here(topic, facts)
         if self._signals is not None:
             self._signals.publish(Topic.CHANGES, _encode(topic, facts))
@@ -82,7 +82,8 @@ class Changes:
     def publish_here(self, topic: str, facts: dict[str, Any]) -> None:
         """Tell the subscribers of this process alone: the others conclude the same from what they heard."""
         change = Change(topic, facts)
-        key = (topic, str(facts.get("id") or facts.get("device_id") or facts.get("person_id") or ""))
+        thing = facts.get("id") or facts.get("event_id") or facts.get("device_id") or facts.get("person_id")
+        key = (topic, str(thing or ""))
         for subscription in tuple(self._subscriptions):
             if key not in subscription.pending and len(subscription.pending) >= PENDING_MAX:
                 self._cut_off(subscription)

@@ -53,10 +53,12 @@ def mark_sent(tx: Connection, ids: Sequence[str], now_ms: int) -> None:
         )
 
 
-def advance(tx: Connection, command_id: str, status: str, reason: str, now_ms: int) -> RowMapping | None:
-    """Move a command forward; None if it is unknown, final already, or further than `status`."""
+def advance(
+    tx: Connection, command_id: str, status: str, reason: str, now_ms: int, *, said_by: str | None = None
+) -> RowMapping | None:
+    """Move a command forward; None if it is unknown, another device's, final already, or further than `status`."""
     row = tx.execute(select(command).where(command.c.id == command_id)).mappings().first()
-    if row is None or row["status"] in FINAL:
+    if row is None or row["status"] in FINAL or said_by not in {None, row["device_id"]}:
         return None
     if status not in FINAL and _ORDER[status] <= _ORDER[row["status"]]:
         return None

@@ -100,8 +100,10 @@ class DeviceCommands:
         """Part of the pipeline's commit: store what devices answered and let the services act on it."""
         outcomes = []
         for reply in replies:
-            row = repository.advance(tx, reply.command_id, reply.status.value, reply.reason, now_ms)
-            if row is not None and row["device_id"] == reply.device_id:
+            row = repository.advance(
+                tx, reply.command_id, reply.status.value, reply.reason, now_ms, said_by=reply.device_id
+            )
+            if row is not None:
                 outcomes.append(
                     self._settle(
                         tx, row["id"], row["device_id"], row["action"], reply.status.value, reply.reason, now_ms

@@ -7,6 +7,8 @@ them itself only for the demo and tests, where device and authority are one mach
 
 import datetime as dt
 import ipaddress
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final

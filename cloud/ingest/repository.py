@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select, text
 from cloud.ingest.intake import Gap
 from cloud.model import Accepted, Intent, Quarantined
 from cloud.signals import Topic, notify
-from cloud.tables import intent, quarantine, spool_mark
+from cloud.tables import event, intent, quarantine, spool_mark
 
 _EVENT: Final = text("""
     INSERT INTO event (device_id, kind, lane, boot_epoch, seq, event_id, type, occurred_at, received_at, late, body)
@@ -26,6 +26,18 @@ _MARK: Final = text("""
     ON CONFLICT (spool, name) DO UPDATE SET position = excluded.position
 """)
 INTENTS_PER_BATCH_MAX: Final = 200
+
+
+def stored_events(tx: Connection, events: Iterable[Accepted]) -> set[tuple[str, str]]:
+    """(device, event id) of those that are stored already."""
+    by_device: dict[str, list[str]] = {}
+    for accepted in events:
+        by_device.setdefault(accepted.lane.device_id, []).append(accepted.event.event_id)
+    found: set[tuple[str, str]] = set()
+    for device_id, event_ids in by_device.items():
+        query = select(event.c.event_id).where(event.c.device_id == device_id, event.c.event_id.in_(event_ids))
+        found.update((device_id, event_id) for event_id in tx.scalars(query))
+    return found
 
 
 def store_event(tx: Connection, accepted: Accepted, received_at: int) -> bool:
@@ -101,7 +113,8 @@ def answer_intents(tx: Connection, answers: Sequence[tuple[Intent, str | None, s
     if answers:
         tx.execute(
             text(
-                "UPDATE intent SET answer = :answer, refused = :refused, done_at = :at WHERE id = :id AND done_at IS NULL"
+                "UPDATE intent SET answer = :answer, refused = :refused, done_at = :at "
+                "WHERE id = :id AND done_at IS NULL"
             ),
             [{"answer": answer, "refused": refused, "at": now_ms, "id": item.id} for item, answer, refused in answers],
         )

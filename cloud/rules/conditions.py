@@ -55,10 +55,10 @@ def _threshold_lines(condition: Threshold, bit: int) -> list[str]:
     else:
         assert condition.below is not None
         sign, limit, back = "<", float(condition.below), float(condition.below + condition.deadband)
+    true_now, still_true = f"value {sign} {limit!r}", f"value {sign} {back!r}"
     return [
         f"        value = reading.{condition.field}",
-        "        if value is not None and "
-        f"(value {sign} {limit!r} or (before & {bit} and value {sign} {back!r})): mask |= {bit}",
+        f"        if value is not None and ({true_now} or (before & {bit} and {still_true})): mask |= {bit}",
     ]
 
 

@@ -21,6 +21,11 @@ from fleet.kind import AlarmDefinition, CallStep, Kind
 ESCALATION_STEPS_S: Final = (60.0, 120.0, 180.0)
 """Business seconds from the first page to the second crew, the duty manager, everybody; then the last repeats."""
 
+LATE_MS: Final = 120_000
+"""A reading this old waited on its device: what it shows may be long over, and fresher ones are on their way."""
+CATCH_UP_MS: Final = 30_000
+"""So long they may be on their way before what an old reading shows counts as present."""
+
 _CALL_EVENTS: Final = {
     CallStep.PRESS: CallEvent.PRESS,
     CallStep.ATTEND: CallEvent.ATTEND,
@@ -49,7 +54,14 @@ class Rules:
         self._books = {name: _Rulebook(kind, devices.role(name, "rules")) for name, kind in kinds.items()}
 
     encode_desk = staticmethod(encode_desk)
-    decode_desk = staticmethod(decode_desk)
+
+    def decode_desk(self, kind: str, text: str) -> Desk:
+        """The desk from its row. Its bits are set by name: the table may have changed since it was stored."""
+        desk = decode_desk(text)
+        true = {key for key, status in desk.alarms.items() if status.condition}
+        definitions = self._books[kind].definitions
+        desk.mask = sum(1 << index for index, definition in enumerate(definitions) if definition.key in true)
+        return desk
 
     @staticmethod
     def new_desk() -> Desk:
@@ -69,7 +81,7 @@ class Rules:
         state, before = lane.state, desk.mask
         mask = book.judge(state, before)
         if mask != before:
-            self._conditions_changed(lane, book, mask, at, decisions)
+            self._conditions_changed(lane, book, mask, at, now_ms, decisions)
         if SILENT in desk.alarms:
             self._set_silent(lane, book, now_ms, decisions, silent=False)
         if desk.needs or book.needs(state, at):
@@ -91,6 +103,8 @@ class Rules:
 
     def on_timer(self, lane: DeviceLane, now_ms: int, listening_since_ms: int | None, decisions: Decisions) -> None:
         """A due time was reached. `listening_since_ms` is None while we ourselves hear nobody."""
+        if lane.retired:
+            return
         book = self._books[lane.kind]
         if self._is_silent(lane, book, now_ms, listening_since_ms):
             self._set_silent(lane, book, now_ms, decisions, silent=True)
@@ -102,6 +116,8 @@ class Rules:
 
     def next_due(self, lane: DeviceLane, listening_since_ms: int | None) -> int | None:
         """When this lane wants `on_timer`, business ms; None without anything pending."""
+        if lane.retired:
+            return None
         book = self._books[lane.kind]
         desk: Desk = lane.desk
         due: list[int] = []
@@ -116,9 +132,22 @@ class Rules:
             due.append(_escalation_due(desk.call))
         return min(due) if due else None
 
+    @staticmethod
+    def clock_set(lane: DeviceLane, now_ms: int) -> None:
+        """The wall clock was set: no wait may be longer than it was, so nothing remembered lies in the future."""
+        desk: Desk = lane.desk
+        lane.last_heard_at = min(lane.last_heard_at, now_ms)
+        lane.last_reading_at = min(lane.last_reading_at, now_ms)
+        for status in desk.alarms.values():
+            status.since = min(status.since, now_ms + CATCH_UP_MS)
+        if desk.call is not None:
+            desk.call.escalated_at = min(desk.call.escalated_at, now_ms)
+
     # --- alarms ------------------------------------------------------------------------------------------------
 
-    def _conditions_changed(self, lane: DeviceLane, book: _Rulebook, mask: int, at: int, decisions: Decisions) -> None:
+    def _conditions_changed(
+        self, lane: DeviceLane, book: _Rulebook, mask: int, at: int, now_ms: int, decisions: Decisions
+    ) -> None:
         desk: Desk = lane.desk
         changed = desk.mask ^ mask
         desk.mask = mask
@@ -128,7 +157,7 @@ class Rules:
                 continue
             status = desk.alarms.setdefault(definition.key, AlarmStatus())
             status.condition = bool(mask & (1 << index))
-            status.since = at
+            status.since = at if now_ms - at <= LATE_MS else now_ms + CATCH_UP_MS
             self._settle(lane, definition, status, at, decisions)
 
     def _settle(
@@ -295,10 +324,24 @@ class Rules:
             case "retire":
                 if lane.desk.call is not None:
                     raise IntentRefusedError(f"{lane.device_id} has an open call; it can only be cleared at the origin")
+                self._close(lane, now_ms, decisions)
                 lane.retired = True
                 return {"retired": True}
             case _:
                 raise IntentRefusedError(f"unknown act {intent.name!r}")
+
+    def _close(self, lane: DeviceLane, now_ms: int, decisions: Decisions) -> None:
+        """A device that is out of service has no alarm that could return by itself, and wants no work."""
+        desk: Desk = lane.desk
+        book = self._books[lane.kind]
+        for key, status in desk.alarms.items():
+            status.condition, status.since = False, now_ms
+            if key in book.by_key and ALARM.allows(status.state, AlarmEvent.RETURN):
+                self._move_alarm(lane, book.by_key[key], status, AlarmEvent.RETURN, now_ms, decisions)
+        desk.mask = 0
+        for cause in desk.needs:
+            decisions.needs.append(NeedChange(lane.device_id, lane.kind, cause, None, wanted=False, at=now_ms))
+        desk.needs.clear()
 
     @staticmethod
     def _acknowledge_call(lane: DeviceLane, intent: Intent, now_ms: int, decisions: Decisions) -> dict[str, Any]:

@@ -8,18 +8,11 @@ from sqlalchemy import Connection, RowMapping, select, text, update
 from cloud.model import DeviceLane
 from cloud.tables import device, twin
 
-_UPSERT: Final = text("""
-    INSERT INTO twin (device_id, kind, state, desk, generation, emergency_seq, event_seq, telemetry_seq, online,
-                      link_boot_epoch, link_connection, link_changed_at, last_heard_at, last_reading_at, next_due_at, version)
-    VALUES (:device_id, :kind, :state, :desk, :generation, :emergency_seq, :event_seq, :telemetry_seq, :online,
-            :link_boot_epoch, :link_connection, :link_changed_at, :last_heard_at, :last_reading_at, :next_due_at, :version)
-    ON CONFLICT (device_id) DO UPDATE SET
-        state = excluded.state, desk = excluded.desk, generation = excluded.generation,
-        emergency_seq = excluded.emergency_seq, event_seq = excluded.event_seq, telemetry_seq = excluded.telemetry_seq,
-        online = excluded.online, link_boot_epoch = excluded.link_boot_epoch, link_connection = excluded.link_connection,
-        link_changed_at = excluded.link_changed_at, last_heard_at = excluded.last_heard_at,
-        last_reading_at = excluded.last_reading_at, next_due_at = excluded.next_due_at, version = excluded.version
-""")
+_COLUMNS: Final = tuple(twin.c.keys())
+_UPSERT: Final = text(
+    f"INSERT INTO twin ({', '.join(_COLUMNS)}) VALUES ({', '.join(f':{name}' for name in _COLUMNS)}) "  # noqa: S608  # our own names
+    f"ON CONFLICT (device_id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _COLUMNS[2:])}"
+)
 
 
 def lane_rows(tx: Connection, device_ids: Sequence[str] | None = None) -> Sequence[RowMapping]:
@@ -79,4 +72,5 @@ def save_generation(tx: Connection, lane: DeviceLane) -> None:
 
 def retire(tx: Connection, device_id: str, now_ms: int) -> None:
     """Out of service for good."""
-    tx.execute(update(device).where(device.c.device_id == device_id).values(retired_at=now_ms))
+    still_in_service = (device.c.device_id == device_id) & device.c.retired_at.is_(None)
+    tx.execute(update(device).where(still_in_service).values(retired_at=now_ms))

@@ -52,6 +52,12 @@ class Twin:
         lane.last_heard_at = now_ms
         lane.state = self._roles[lane.kind].apply_event(lane.state, accepted.event, accepted.envelope.occurred_at)
 
+    @staticmethod
+    def on_hello(lane: DeviceLane, now_ms: int) -> None:
+        """Whoever says hello is connected, also if nobody listened when it said so; it repeats the hello alone."""
+        if not lane.online:
+            lane.online, lane.link_changed_at = True, now_ms
+
     def on_status(self, lane: DeviceLane, status: Status, now_ms: int) -> None:
         """Link up or down; a will from an older boot or connection than the present one is stale."""
         if (status.boot_epoch, status.connection) < (lane.link_boot_epoch, lane.link_connection):

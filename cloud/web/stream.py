@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final, cast
 
+import anyio
 from fastapi import APIRouter, Depends, Request
 from sse_starlette import EventSourceResponse
 
@@ -15,6 +16,7 @@ from fleet.clock import Clock
 
 PING_S: Final = 15
 SESSION_CHECK_S: Final = 15.0
+LOOK_ROUND_S: Final = 1.0
 
 router = APIRouter(prefix="/api/v1", tags=["stream"])
 
@@ -38,22 +40,28 @@ async def stream(
     clock = cast(Clock, request.app.state.clock)
     if changes.subscribers >= SUBSCRIBERS_MAX:
         raise ProblemError(503, "too_many_streams", "Too many open streams", "Try again later.", retry_after_s=30)
-    return EventSourceResponse(_events(request, person, changes, sessions, clock), ping=PING_S)
+    stopping = anyio.Event()  # set by the library when the server is asked to stop
+    return EventSourceResponse(
+        _events(request, person, changes, sessions, clock, stopping),
+        ping=PING_S,
+        shutdown_event=stopping,
+        shutdown_grace_period=2 * LOOK_ROUND_S,
+    )
 
 
 async def _events(
-    request: Request, person: Person, changes: Changes, sessions: Sessions, clock: Clock
+    request: Request, person: Person, changes: Changes, sessions: Sessions, clock: Clock, stopping: anyio.Event
 ) -> AsyncIterator[dict[str, Any]]:
     with changes.subscribe() as subscription:
         yield _event("hello", {})
         checked_s = clock.monotonic_s()
-        while True:
+        while not stopping.is_set():
             change: Change | None = None
             try:
-                async with asyncio.timeout(SESSION_CHECK_S):
+                async with asyncio.timeout(LOOK_ROUND_S):
                     change = await subscription.next()
             except TimeoutError:
-                pass  # quiet: time to look at the session again
+                pass  # quiet: time to look whether the server stops or the session ended
             if clock.monotonic_s() - checked_s >= SESSION_CHECK_S:
                 if await sessions.person_of(request) is None:
                     return

@@ -219,6 +219,6 @@ def call_steps() -> Mapping[str, CallStep]:
     return {}
 
 
-def call_feedback(acknowledged: bool) -> Command | None:  # noqa: ARG001, FBT001  # the role's signature
+def call_feedback(*, acknowledged: bool) -> Command | None:  # noqa: ARG001  # the role's signature
     """A bike shows nothing to a caller."""
     return None

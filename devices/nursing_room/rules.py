@@ -61,6 +61,6 @@ def call_steps() -> Mapping[str, CallStep]:
     }
 
 
-def call_feedback(acknowledged: bool) -> Command | None:  # noqa: FBT001  # signature of fleet.kind.RulesRole
+def call_feedback(*, acknowledged: bool) -> Command | None:
     """Somebody accepted the call: "help is coming". Before that: "received"."""
     return ShowHelpComing() if acknowledged else ShowReceived()

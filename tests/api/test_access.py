@@ -146,7 +146,9 @@ def test_a_route_cannot_be_both_public_and_protected():
 # --- what every answer carries ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/login", "/healthz", "/api/v1/nothing", "/nothing", "/api/v1/fleet", "/static/fleet.css"])
+@pytest.mark.parametrize(
+    "path", ["/login", "/healthz", "/api/v1/nothing", "/nothing", "/api/v1/fleet", "/static/fleet.css"]
+)
 async def test_every_answer_carries_the_security_headers(world, path):
     async with client(world) as browser:
         answer = await browser.get(path)

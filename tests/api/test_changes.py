@@ -2,6 +2,7 @@
 
 import asyncio
 
+import anyio
 import pytest
 
 from cloud.api import changes as module
@@ -82,7 +83,7 @@ def test_who_hears_what(role, facts, seen):
 async def test_the_stream_ends_when_the_account_is_closed(tmp_path):
     world = make_world(tmp_path)
     person = Person("person-crew", "crew", "Crew", Role.CREW, "en")
-    events = _events(None, person, world.changes, world.members, world.clock)
+    events = _events(None, person, world.changes, world.members, world.clock, anyio.Event())
     assert (await anext(events))["event"] == "hello"
     world.changes.publish("alarm", {"id": "alarm-1"})
     assert (await anext(events))["event"] == "alarm"

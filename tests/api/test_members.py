@@ -146,7 +146,13 @@ async def test_created_people_can_sign_in_and_are_audited(world):
         assert "short" not in short.json()["detail"]
         page = (await admin.get("/api/v1/persons", params={"limit": 2})).json()
         rest = (await admin.get("/api/v1/persons", params={"after": page["next_after"]})).json()
-    assert [one["login"] for one in page["persons"] + rest["persons"]] == ["admin", "crew", "employee", "new.crew", "other"]
+    assert [one["login"] for one in page["persons"] + rest["persons"]] == [
+        "admin",
+        "crew",
+        "employee",
+        "new.crew",
+        "other",
+    ]
     async with client(world) as browser:
         answer = await browser.post("/api/v1/session", json={"login": "new.crew", "password": "a long password"})
         assert answer.status_code == 201

@@ -196,7 +196,7 @@ def test_call_steps_name_real_events(kind_name):
     assert set(rules.call_steps()) <= names
     assert bool(rules.call_steps()) == kind.emergency
     for acknowledged in (False, True):
-        feedback = rules.call_feedback(acknowledged)
+        feedback = rules.call_feedback(acknowledged=acknowledged)
         assert feedback is None or type(feedback) in kind.commands
 
 

@@ -10,7 +10,9 @@ from tests.web.world import PASSWORD, World
 
 
 @asynccontextmanager
-async def client(world: World, login: str = "", base_url: str = "http://fleet.test") -> AsyncIterator[httpx.AsyncClient]:
+async def client(
+    world: World, login: str = "", base_url: str = "http://fleet.test"
+) -> AsyncIterator[httpx.AsyncClient]:
     """A browser-like client; with `login` it is signed in and confirms its writes."""
     transport = httpx.ASGITransport(world.app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url=base_url) as made:

@@ -61,7 +61,8 @@ def test_no_message_lacks_its_translation():
 
 @pytest.mark.parametrize(
     ("header", "language"),
-    [("en-GB,en;q=0.8", "en"), ("zh-CN", "zh-CN"), ("fr", "zh-CN"), ("", "zh-CN"), ("de, en;q=0.5, zh;q=0.9", "zh-CN"), ("a;q=x", "zh-CN")],
+    [("en-GB,en;q=0.8", "en"), ("zh-CN", "zh-CN"), ("fr", "zh-CN"), ("", "zh-CN"), ("de, en;q=0.5, zh;q=0.9", "zh-CN"),
+     ("a;q=x", "zh-CN")],
 )  # fmt: skip
 async def test_before_signing_in_the_browser_chooses_the_language(world, header, language):
     async with client(world) as browser:
@@ -100,7 +101,9 @@ async def test_pages_lead_to_the_login_and_back(world):
         assert (await browser.get("/devices/bike-001")).status_code == 200
 
 
-@pytest.mark.parametrize("target", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)", "/a\nb", ""])
+@pytest.mark.parametrize(
+    "target", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)", "/a\nb", ""]
+)
 async def test_signing_in_leads_to_no_other_site(world, target):
     async with client(world) as browser:
         assert (await _sign_in(browser, "crew", target)).headers["location"] == "/"

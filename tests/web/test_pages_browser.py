@@ -210,13 +210,15 @@ def test_text_has_enough_contrast(browser, served):
     """WCAG 2 AA, computed from what Chromium shows: 4.5:1, or 3:1 for large text."""
     script = """() => {
       const parse = (c) => (c.match(/[\\d.]+/g) || []).map(Number);
-      const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+      const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+        .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
         .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
       const ground = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor);
         if (c.length === 3 || c[3] > 0.99) return c.slice(0, 3); } return [255, 255, 255]; };
       const bad = [];
       for (const e of document.querySelectorAll('body *')) {
-        if (!e.offsetParent || e.closest('#map, #plot, svg') || ![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
+        if (!e.offsetParent || e.closest('#map, #plot, svg')) continue;
+        if (![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
         const style = getComputedStyle(e), size = parseFloat(style.fontSize), bold = Number(style.fontWeight) >= 700;
         if (size === 0) continue;
         const [a, b] = [light(parse(style.color)), light(ground(e))].sort((x, y) => y - x);

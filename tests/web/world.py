@@ -41,6 +41,7 @@ class FakeCommands:
     def order(
         self, tx: Connection, device_id: str, command: Command, *, actor: str, lifetime_s: float | None = None
     ) -> str:
+        del lifetime_s
         if self.full:
             raise ValueError(f"{device_id}: queue full")
         now = self._clock.now_ms()
@@ -57,6 +58,8 @@ class FakeCommands:
         self.woken += 1
 
     async def outcome(self, command_id: str, wait_s: float) -> tuple[str, str]:
+        del wait_s
+
         def end(tx: Connection) -> None:
             tx.execute(update(tables.command).where(tables.command.c.id == command_id).values(status="succeeded"))
 
@@ -103,6 +106,7 @@ class FakeSeries:
     async def read(
         self, kind: str, device_id: str, field: str, from_ms: int, to_ms: int, step_ms: int, aggregate: str = "mean"
     ) -> list[tuple[int, float]]:
+        del kind, device_id, field, aggregate
         return [(at, 20 + 10 * ((at // step_ms) % 24) / 24) for at in range(from_ms, to_ms, max(step_ms, 600_000))]
 
 
@@ -145,9 +149,9 @@ def make_world(folder: Path, clock: Clock | None = None, **settings: Any) -> Wor
     database = SqlDatabase(f"sqlite:///{folder / 'state.db'}")
     database.write_here(tables.metadata.create_all)
     world = World(database, clock or ManualClock(NOW_MS), CloudSettings(data_directory=folder, **settings))
-    for login, role, name in (
-        ("employee", "employee", "王小雨"), ("other", "employee", "赵大海"), ("crew", "crew", "李师傅"), ("admin", "admin", "张管理"),
-    ):  # fmt: skip
+    names = {"employee": "王小雨", "other": "赵大海", "crew": "李师傅", "admin": "张管理"}
+    for login, name in names.items():
+        role = "employee" if login == "other" else login
         database.write_here(
             lambda tx, login=login, role=role, name=name: members_repository.add_person(
                 tx, id=f"person-{login}", login=login, name=name, role=role, password_hash=HASHER.hash(PASSWORD),
@@ -165,8 +169,8 @@ BIKE_READING = {
 
 
 def add_device(
-    world: World, device_id: str, kind: str, *, name: str = "", online: bool = True, state: dict[str, Any] | None = None,
-    latitude: float = 38.86, longitude: float = 121.52, heard_ago_ms: int = 5_000,
+    world: World, device_id: str, kind: str, *, name: str = "", online: bool = True,
+    state: dict[str, Any] | None = None, latitude: float = 38.86, longitude: float = 121.52, heard_ago_ms: int = 5_000,
 ) -> None:  # fmt: skip
     """A device and its twin, as enrolment and the pipeline leave them."""
     now = world.clock.now_ms()
@@ -212,14 +216,19 @@ def add_order(world: World, order_id: str, device_id: str, kind: str, **values: 
 def machine_state(device_id: str) -> dict[str, Any]:
     """State of a meal machine with stock, as its kind writes it."""
     now, day = NOW_MS, 86_400_000
+    menu = (
+        ("braised-pork-rice", 2200, 7),
+        ("kungpao-chicken", 1900, 3),
+        ("mapo-tofu", 1500, 0),
+        ("tomato-beef", 2600, 5),
+    )
     slots = [
         {
-            "slot": f"A{number}", "sku": sku, "price_fen": price, "status": "ready", "capacity_count": 10, "count": count,
+            "slot": f"A{number}", "sku": sku, "price_fen": price, "status": "ready", "capacity_count": 10,
+            "count": count,
             "lots": [{"lot": f"L{number:010}", "expires_at": now + day, "count": count}] if count else [],
         }
-        for number, (sku, price, count) in enumerate(
-            (("braised-pork-rice", 2200, 7), ("kungpao-chicken", 1900, 3), ("mapo-tofu", 1500, 0), ("tomato-beef", 2600, 5)), 1
-        )
+        for number, (sku, price, count) in enumerate(menu, 1)
     ]  # fmt: skip
     reading = {
         "at": now - 10_000, "chilled_celsius": 4.2, "heater_celsius": 21.0, "door_open": False, "mains_power": True,

@@ -29,7 +29,7 @@ def folders_of_environment() -> tuple[Path, ...]:
         folders = None
     if not isinstance(folders, list) or not all(isinstance(folder, str) for folder in folders):
         raise ValueError(
-            f'{VARIABLE}={text!r} is no JSON list of folders; write for example ["/opt/kinds/shuttle_bus"]'
+            f'{VARIABLE}={text!r} is no JSON list of folders; write for example ["/opt/kinds/parcel_locker"]'
         )
     return tuple(Path(folder) for folder in folders)
 

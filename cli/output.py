@@ -41,7 +41,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_
     for column in columns:
         table.add_column(column.replace("_", " "))
     for row in rows:
-        table.add_row(*("" if row.get(column) is None else str(row.get(column)) for column in columns))
+        table.add_row(*("" if row.get(column) is None else escape(str(row.get(column))) for column in columns))
     data.print(table)
 
 

@@ -12,9 +12,10 @@ again from what is durable (trust, rule 8).
 """
 
 import asyncio
+import signal
 import ssl
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -345,8 +346,19 @@ async def _serve_http(parts: Parts) -> None:
         _application(parts), host=settings.http_host, port=settings.http_port, log_config=None, access_log=False,
         lifespan="off", timeout_graceful_shutdown=GRACEFUL_STOP_S, server_header=False,
     )  # fmt: skip
-    await uvicorn.Server(config).serve()  # returns on SIGTERM and SIGINT
+    server = _Server(config)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
+    await server.serve()
     raise _StoppedError
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to us: uvicorn raises them again when it is done, and that ends us before we have let go."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 def _application(parts: Parts) -> FastAPI:

@@ -49,7 +49,8 @@ class IntentDesk:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 while True:
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(committed.wait(), POLL_S)
+                        async with asyncio.timeout(POLL_S):
+                            await committed.wait()
                     committed.clear()
                     found = await self._database.read(lambda tx: _answer(tx, intent_id))
                     if found is not None:

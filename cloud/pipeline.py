@@ -194,8 +194,9 @@ class Pipeline:
         if self._dirty:
             wait_s = min(wait_s, self._limits.twin_flush_s)
         wait_s = min(wait_s, self._acknowledger.wait_s(self._clock.monotonic_s()))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), wait_s)
+        with suppress(TimeoutError):  # no `wait_for`: in Python 3.11 it may swallow the cancellation that ends us
+            async with asyncio.timeout(wait_s):
+                await self._wake.wait()
         self._wake.clear()
         self._link.publish(self._acknowledger.due(self._clock.monotonic_s(), self.lanes))
 

@@ -259,19 +259,7 @@ class Company:
             "doubled_events": len(doubled),
             "cloud_restarts": self._cloud.restarts,
         }
-        return Result(figures, self._complaints(figures))
-
-    def _complaints(self, figures: dict[str, Any]) -> list[str]:
-        complaints = []
-        if figures["devices_online"] < len(self._fleet):
-            complaints.append(f"only {figures['devices_online']} of {len(self._fleet)} devices were online at the end")
-        if figures["calls_notified"] < figures["calls_pressed"]:
-            complaints.append(f"{figures['calls_pressed'] - figures['calls_notified']} presses were not notified")
-        if figures["lost_events"]:
-            complaints.append(f"{figures['lost_events']} events were lost")
-        if figures["doubled_events"]:
-            complaints.append(f"{figures['doubled_events']} events are in the cloud twice or never happened")
-        return complaints
+        return Result(figures, verdict.complaints(figures, len(self._fleet)))
 
     async def _settle(self, until_ms: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         deadline = time.monotonic() + SETTLE_S_MAX

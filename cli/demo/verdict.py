@@ -6,7 +6,7 @@ through its API (events, orders, alarms, fleet) and from its series store; "noti
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -48,6 +48,20 @@ def notified_presses(truths: Truths, notices: Sequence[dict[str, Any]]) -> dict[
         if press is not None and event_id not in latencies:
             latencies[event_id] = (notice["accepted_s"] - press["real_s"]) * 1000
     return latencies
+
+
+def complaints(figures: Mapping[str, Any], devices: int) -> list[str]:
+    """What is wrong, in words; nothing means that the run was good. `devices`: how many there are."""
+    found = []
+    if figures["devices_online"] < devices:
+        found.append(f"only {figures['devices_online']} of {devices} devices were online at the end")
+    if figures["calls_notified"] < figures["calls_pressed"]:
+        found.append(f"{figures['calls_pressed'] - figures['calls_notified']} presses were not notified")
+    if figures["lost_events"]:
+        found.append(f"{figures['lost_events']} events were lost")
+    if figures["doubled_events"]:
+        found.append(f"{figures['doubled_events']} events are in the cloud twice or never happened")
+    return found
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float | None]:

@@ -8,6 +8,7 @@ an authenticated clock and remembers the ids it has seen.
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -170,12 +171,10 @@ class DeviceCommands:
             if sends:
                 await self._send_queued()
             due = await self._expire() if expires else POLL_S
-            try:
-                await asyncio.wait_for(self._wake.wait(), timeout=min(POLL_S, due))
-            except TimeoutError:
-                continue
-            finally:
-                self._wake.clear()
+            with suppress(TimeoutError):  # no `wait_for`: in Python 3.11 it may swallow the cancellation that ends us
+                async with asyncio.timeout(min(POLL_S, due)):
+                    await self._wake.wait()
+            self._wake.clear()
 
     async def _send_queued(self) -> None:
         now_ms = self._clock.now_ms()

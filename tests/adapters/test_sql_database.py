@@ -4,7 +4,7 @@ import asyncio
 import threading
 
 import pytest
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from cloud.adapters.sql.database import SqlDatabase
@@ -131,3 +131,44 @@ def test_sqlite_is_set_up_to_be_durable(tmp_path):
     assert settings == ["wal", 2, 1, 1]
     assert database.write_here(lambda tx: tx.scalar(text("PRAGMA synchronous"))) == 2
     database.close()
+
+
+async def test_two_that_decide_by_what_they_read_do_not_both_win(database):
+    """Without serializable writes both see an empty table, and both take the only place."""
+    together = threading.Barrier(2)
+
+    def take_the_only_place(tx, name):
+        taken = tx.scalar(select(func.count()).select_from(spool_mark))
+        try:
+            together.wait(0.5 if database.is_sqlite else 10)  # there the other one can't even begin
+        except threading.BrokenBarrierError:
+            pass
+        if taken:
+            return False
+        mark(tx, name)
+        return True
+
+    async with asyncio.TaskGroup() as tasks:
+        tries = [
+            tasks.create_task(database.write(lambda tx, name=name: take_the_only_place(tx, name))) for name in "ab"
+        ]
+    assert sorted(one.result() for one in tries) == [False, True]
+    assert len(await database.read(marks)) == 1
+
+
+async def test_a_reader_sees_one_moment(database):
+    await database.write(lambda tx: mark(tx, "before"))
+    between, go_on = threading.Event(), threading.Event()
+
+    def read_twice(tx):
+        first = marks(tx)
+        between.set()
+        assert go_on.wait(10)
+        return first, marks(tx)
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(database.read(read_twice))
+        await asyncio.to_thread(between.wait, 10)
+        await database.write(lambda tx: mark(tx, "meanwhile"))
+        go_on.set()
+    assert reading.result() == (["before"], ["before"])

@@ -1,6 +1,6 @@
 """Brings a database to the schema of this release, with the revisions in `migrations/`.
 
-A change of `cloud/tables.py` needs a revision; a test tells so. Make one with
+A change of `cloud/tables` needs a revision; a test tells so. Make one with
 `python -m cloud.adapters.sql.migrate "<what changed>"`, then read and correct it.
 """
 

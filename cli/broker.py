@@ -87,8 +87,13 @@ def access_list(ingester: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def configuration(directory: Path, port: int, tls: BrokerTls | None, *, ingester: str = "ingester") -> str:
-    """The whole configuration. Without `tls` the listener is open to everybody on this machine: benches only."""
+def configuration(
+    directory: Path, port: int, tls: BrokerTls | None, *, ingester: str = "ingester", publisher: str = ""
+) -> str:
+    """The whole configuration. Without `tls` the listener is open to everybody on this machine: benches only.
+
+    `publisher` names an identity that may speak for every device: a bench's load, nothing else.
+    """
     lines = [
         "# Written by `fleet`; see docs/operations.md.",
         f"listener {port} 127.0.0.1",
@@ -111,7 +116,10 @@ def configuration(directory: Path, port: int, tls: BrokerTls | None, *, ingester
     if tls is None:
         lines.append("allow_anonymous true")
     else:
-        (directory / "acl").write_text(access_list(ingester))
+        allowed = access_list(ingester)
+        if publisher:
+            allowed += f"\nuser {publisher}\ntopic write {topics.ROOT}/#\n"
+        (directory / "acl").write_text(allowed)
         lines += [
             "allow_anonymous false",
             f"cafile {tls.ca_file}",
@@ -128,10 +136,13 @@ def configuration(directory: Path, port: int, tls: BrokerTls | None, *, ingester
 class Broker:
     """One Mosquitto process of ours."""
 
-    def __init__(self, directory: Path, *, tls: BrokerTls | None = None, port: int | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, tls: BrokerTls | None = None, port: int | None = None, publisher: str = ""
+    ) -> None:
         self.directory = directory
         self.port = port or free_port()
         self._tls = tls
+        self._publisher = publisher
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -145,7 +156,7 @@ class Broker:
         program = find_or_install_mosquitto()
         self.directory.mkdir(parents=True, exist_ok=True)
         configuration_file = self.directory / "mosquitto.conf"
-        configuration_file.write_text(configuration(self.directory, self.port, self._tls))
+        configuration_file.write_text(configuration(self.directory, self.port, self._tls, publisher=self._publisher))
         with (self.directory / "mosquitto.log").open("ab") as log:
             self._process = subprocess.Popen([program, "-c", str(configuration_file)], stdout=log, stderr=log)
         deadline = time.monotonic() + START_S_MAX

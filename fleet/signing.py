@@ -110,7 +110,7 @@ def sign_welcome(welcome: Welcome, device_id: str, key_id: str, signer: Signer) 
 
 
 def verify_welcome(welcome: Welcome, device_id: str, verifiers: Mapping[str, Verifier]) -> None:
-    """Raises BadSignatureError unless a trusted key signed this welcome for this device; the caller checks the nonce."""
+    """Raises BadSignatureError unless a trusted key signed this welcome for this device. The nonce is not checked."""
     key_id, _, signature = welcome.signature.partition(":")
     _verify(verifiers, key_id, signature, welcome_bytes(welcome, device_id))
 

@@ -38,7 +38,8 @@ def _run(what: str, work: Callable[[Path], dict[str, Any]], *, as_json: bool) ->
 def ingest(
     messages: Annotated[int, typer.Option(min=1_000, help="Telemetry messages to measure.")] = 200_000,
     rate: Annotated[float, typer.Option(min=0, help="Messages per second; 0 = as fast as the broker goes.")] = 0.0,
-    naive: Annotated[bool, typer.Option(help="Measure the naive way beside it.")] = True,
+    naive: Annotated[bool, typer.Option(help="Measure the naive way beside it (plain listener only).")] = True,
+    tls: Annotated[bool, typer.Option("--tls", help="Mutual TLS towards the broker.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """CPU µs per telemetry message through the full durable path, beside the naive way on the same broker.
@@ -47,7 +48,9 @@ def ingest(
     """
     from cli.bench.ingest import measure
 
-    _run("measuring ingest", lambda directory: measure(directory, messages, rate, naive=naive), as_json=as_json)
+    _run(
+        "measuring ingest", lambda directory: measure(directory, messages, rate, naive=naive, tls=tls), as_json=as_json
+    )
 
 
 @app.command()

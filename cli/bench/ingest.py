@@ -26,16 +26,16 @@ ARRIVE_S_MAX: Final = 600.0
 WARM_UP_MESSAGES: Final = 20_000
 
 
-def measure(directory: Path, messages: int, rate: float, *, naive: bool) -> dict[str, Any]:
+def measure(directory: Path, messages: int, rate: float, *, naive: bool, tls: bool) -> dict[str, Any]:
     """Run it; raises BenchError if the cloud does not hold what was sent."""
     devices = {bench_device(number): "bike" for number in range(DEVICES)}
     per_device = messages // DEVICES
     messages = per_device * DEVICES
     at_ms = real_now_ms()
-    with Rig(directory, devices, {"FLEET_SERIES": "off"}) as rig:
+    with Rig(directory, devices, {"FLEET_SERIES": "off"}, tls=tls) as rig:
         warm_up = WARM_UP_MESSAGES // DEVICES
         _send(rig, 1, warm_up * DEVICES, 0, at_ms, total=warm_up * DEVICES)
-        load = Load(rig.broker.port, warm_up + 1, messages, at_ms, rate)
+        load = Load(rig.broker.port, warm_up + 1, messages, at_ms, rate, rig.load_identity)
         cloud_before, broker_before = cpu_seconds(rig.cloud.pid), cpu_seconds(rig.broker.pid)
         started = time.monotonic()
         load.go()
@@ -52,13 +52,14 @@ def measure(directory: Path, messages: int, rate: float, *, naive: bool) -> dict
         _compare(directory, total, alarms)
         result: dict[str, Any] = {
             "messages": messages,
+            "listener": "mutual TLS" if tls else "plain loopback",
             "rate_asked_per_second": rate or None,
             "messages_per_second": round(messages / seconds),
             "cpu_us_per_message": round(cloud_cpu / messages * 1e6, 2),
             "broker_cpu_us_per_message": round(broker_cpu / messages * 1e6, 2),
             "rss_mb_max": round(memory_mb, 1),
         }
-        if naive:
+        if naive and not tls:
             naive_us = _naive(rig.broker.port, messages, rate, at_ms)
             result["naive_cpu_us_per_message"] = round(naive_us, 2)
             result["ratio_naive"] = round(naive_us / result["cpu_us_per_message"], 2)
@@ -66,7 +67,7 @@ def measure(directory: Path, messages: int, rate: float, *, naive: bool) -> dict
 
 
 def _send(rig: Rig, first_seq: int, messages: int, rate: float, at_ms: int, *, total: int) -> None:
-    load = Load(rig.broker.port, first_seq, messages, at_ms, rate)
+    load = Load(rig.broker.port, first_seq, messages, at_ms, rate, rig.load_identity)
     load.go()
     _wait_for(rig, total)
     load.result()

@@ -7,9 +7,10 @@ message is the next one of its device's lane, as a real device would send it.
 import json
 import select
 import socket
+import ssl
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -86,10 +87,22 @@ def _counted(connection: socket.socket) -> Iterator[int]:
         yield count
 
 
-def publish(port: int, wire: list[tuple[int, bytes]], rate: float) -> dict[str, float]:
-    """Send everything at QoS 1; `rate` 0 = as fast as the broker takes it. Returns seconds and messages."""
+def _readable(connection: socket.socket) -> bool:
+    pending = connection.pending() if isinstance(connection, ssl.SSLSocket) else 0
+    return pending > 0 or bool(select.select([connection], [], [], 0)[0])
+
+
+def publish(port: int, wire: list[tuple[int, bytes]], rate: float, identity: Sequence[str]) -> dict[str, float]:
+    """Send everything at QoS 1; `rate` 0 = as fast as the broker takes it. Returns seconds and messages.
+
+    `identity`: files of authority, certificate and key for mutual TLS; empty connects in plain.
+    """
     connection = socket.create_connection(("127.0.0.1", port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if identity:
+        context = ssl.create_default_context(cafile=identity[0])
+        context.load_cert_chain(identity[1], identity[2])
+        connection = context.wrap_socket(connection, server_hostname="127.0.0.1")
     connection.sendall(ConnectPacket("bench-load", clean_start=True).write())
     connection.recv(1024)
     acks = _counted(connection)
@@ -102,7 +115,7 @@ def publish(port: int, wire: list[tuple[int, bytes]], rate: float) -> dict[str, 
                 time.sleep(ahead_s)
         connection.sendall(data)
         sent += count
-        while sent - acknowledged > AHEAD_MAX or select.select([connection], [], [], 0)[0]:
+        while sent - acknowledged > AHEAD_MAX or _readable(connection):
             acknowledged += next(acks)
     while acknowledged < sent:
         acknowledged += next(acks)
@@ -110,12 +123,12 @@ def publish(port: int, wire: list[tuple[int, bytes]], rate: float) -> dict[str, 
 
 
 def main() -> None:
-    """`python -m cli.bench.load PORT FIRST_SEQ MESSAGES AT_MS RATE`: waits for a line on stdin, then sends."""
+    """`python -m cli.bench.load PORT FIRST_SEQ MESSAGES AT_MS RATE [CA CERT KEY]`: waits for a line, then sends."""
     port, first_seq, messages, at_ms, rate = (float(text) for text in sys.argv[1:6])
     wire = chunks(int(first_seq), int(messages), int(at_ms))
     print("ready", flush=True)
     sys.stdin.readline()
-    print(json.dumps(publish(int(port), wire, rate)), flush=True)
+    print(json.dumps(publish(int(port), wire, rate, sys.argv[6:9])), flush=True)
 
 
 if __name__ == "__main__":

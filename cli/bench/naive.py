@@ -60,14 +60,15 @@ def receive(port: int, sink_port: int, messages: int) -> None:
 
     done = threading.Event()
     count = 0
-    client = InfluxDBClient(url=f"http://127.0.0.1:{sink_port}", token="none", org="none")
+    client = InfluxDBClient(url=f"http://127.0.0.1:{sink_port}", token="none", org="none")  # noqa: S106  # the sink asks for none
     writer = client.write_api(write_options=WriteOptions(batch_size=BATCH_POINTS, flush_interval=1_000))
 
     def on_message(_client: Any, _data: Any, message: Any) -> None:
         nonlocal count
         found = Telemetry.model_validate(json.loads(message.payload), strict=False)
         for reading in found.payload.readings:
-            point = Point(found.kind).tag("device_id", found.device_id).time(reading.at, "ms")
+            point: Any = Point(found.kind)  # type: ignore[no-untyped-call]
+            point.tag("device_id", found.device_id).time(reading.at, "ms")
             for name, value in reading.model_dump(exclude={"at"}).items():
                 point.field(name, value)
             writer.write(bucket="none", record=point)
@@ -84,7 +85,7 @@ def receive(port: int, sink_port: int, messages: int) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF)
     print("ready", flush=True)
     done.wait()
-    writer.close()
+    writer.close()  # type: ignore[no-untyped-call]
     after = resource.getrusage(resource.RUSAGE_SELF)
     receiver.loop_stop()
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -1,28 +1,31 @@
 """What benches share: a broker, the cloud as `fleet serve` runs it, devices in its database, and waiting."""
 
+import datetime as dt
 import json
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from sqlalchemy import Connection
 
-from cli.broker import Broker, free_port
+from cli.broker import Broker, BrokerTls, free_port
 from cli.clock import real_now_ms
 from cli.processes import Child
 from cloud.adapters.sql.database import SqlDatabase
 from cloud.adapters.sql.migrate import upgrade
+from cloud.identity.authority import Authority, write_secret
 from cloud.tables import device
 
 T = TypeVar("T")
 
 READY_S_MAX: Final = 60.0
+LOAD: Final = "bench-load"
 STORAGE_ID: Final = "b" * 32
 
 
@@ -33,10 +36,25 @@ class BenchError(RuntimeError):
 class Rig:
     """`with Rig(folder, devices) as rig:` a broker without TLS on loopback and the cloud, ready."""
 
-    def __init__(self, directory: Path, devices: Mapping[str, str], settings: Mapping[str, str] | None = None) -> None:
-        """`devices`: id → kind, enrolled with a granted generation, so that messages can begin at once."""
+    def __init__(
+        self,
+        directory: Path,
+        devices: Mapping[str, str],
+        settings: Mapping[str, str] | None = None,
+        *,
+        tls: bool = False,
+    ) -> None:
+        """`devices`: id → kind, enrolled with a granted generation, so that messages can begin at once.
+
+        `tls`: mutual TLS towards the broker, for the cloud and for the load (`self.load_identity`).
+        """
         self.directory = directory
-        self.broker = Broker(directory / "broker")
+        self.load_identity: list[str] = []
+        identities = _identities(directory / "identities") if tls else None
+        self.broker = Broker(directory / "broker", tls=identities[0] if identities else None, publisher=LOAD)
+        if identities:
+            settings = {**(settings or {}), **identities[1]}
+            self.load_identity = identities[2]
         self.http_port = free_port()
         self.state_file = directory / "cloud" / "state.db"
         self._devices = devices
@@ -108,11 +126,34 @@ class Rig:
             database.close()
 
 
+def _identities(folder: Path) -> tuple[BrokerTls, dict[str, str], list[str]]:
+    """Keys and certificates of broker, cloud (as its settings) and load (authority, certificate, key)."""
+    now = dt.datetime.now(dt.UTC)
+    folder.mkdir(parents=True)
+    authority = Authority.create(now)
+    authority_file = folder / "authority.pem"
+    authority_file.write_bytes(authority.certificate_pem)
+    files = {}
+    for name in ("broker", "ingester", LOAD):
+        issued = authority.issue_server(["127.0.0.1"], now) if name == "broker" else authority.issue_client(name, now)
+        files[name] = (folder / f"{name}.pem", folder / f"{name}.key")
+        files[name][0].write_bytes(issued.certificate)
+        write_secret(files[name][1], issued.key)
+    cloud = {
+        "FLEET_BROKER_CA_FILE": str(authority_file),
+        "FLEET_BROKER_CERTIFICATE_FILE": str(files["ingester"][0]),
+        "FLEET_BROKER_KEY_FILE": str(files["ingester"][1]),
+    }
+    return BrokerTls(authority_file, *files["broker"]), cloud, [str(authority_file), *map(str, files[LOAD])]
+
+
 class Load:
     """The publisher process: encodes first, sends when told."""
 
-    def __init__(self, port: int, first_seq: int, messages: int, at_ms: int, rate: float) -> None:
-        arguments = [str(port), str(first_seq), str(messages), str(at_ms), str(rate)]
+    def __init__(
+        self, port: int, first_seq: int, messages: int, at_ms: int, rate: float, identity: Sequence[str] = ()
+    ) -> None:
+        arguments = [str(port), str(first_seq), str(messages), str(at_ms), str(rate), *identity]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "cli.bench.load", *arguments],
             stdin=subprocess.PIPE,

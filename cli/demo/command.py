@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 import typer
 
@@ -49,7 +49,7 @@ def demo(
     real time. At the end it compares what the simulators did with what the cloud holds; exit code 1 if a
     press was not notified, or an event was lost or doubled.
 
-    Examples: [bold]fleet demo[/bold]   [bold]fleet demo --for 60s --json[/bold]   [bold]fleet demo --kill-cloud --for 90s[/bold]
+    Examples: [bold]fleet demo[/bold]   [bold]fleet demo --for 60s --json[/bold]   [bold]fleet demo --kill-cloud[/bold]
     """
     from cli.broker import BrokerError
     from cli.sim import parse_counts, refuse_unknown_kinds
@@ -199,7 +199,7 @@ class _Status:
     def __init__(self, *, enabled: bool) -> None:
         self._status = words.status("starting …") if enabled else None
 
-    def __enter__(self) -> "_Status":
+    def __enter__(self) -> Self:
         if self._status is not None:
             self._status.start()
         return self

@@ -36,7 +36,9 @@ class SqlDatabase:
         if self.is_sqlite:
             self.writer, self.reader = _sqlite_engine(url), _sqlite_engine(url, query_only=True)
         else:
-            self.writer = create_engine(url, pool_size=POSTGRESQL_WRITERS + READERS, isolation_level="SERIALIZABLE")
+            self.writer = create_engine(
+                url, pool_size=POSTGRESQL_WRITERS + READERS, pool_pre_ping=True, isolation_level="SERIALIZABLE"
+            )
             self.reader = self.writer.execution_options(isolation_level="REPEATABLE READ")
         writers = 1 if self.is_sqlite else POSTGRESQL_WRITERS
         self._write_pool = ThreadPoolExecutor(writers, thread_name_prefix="sql-write")

@@ -18,9 +18,12 @@ app = typer.Typer(
 
 def _version(value: bool) -> None:
     if value:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        print(version("gaoxin-fleet"))
+        try:
+            print(version("gaoxin-fleet"))
+        except PackageNotFoundError:
+            print("not installed, run from its folder")
         raise typer.Exit
 
 

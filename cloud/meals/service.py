@@ -7,7 +7,7 @@ What follows comes through `sales` inside the pipeline's commits, and by deadlin
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row
@@ -122,7 +122,7 @@ class MealService:
             return first, True
         answer = await self._database.write(lambda tx: self._pay_and_order(tx, key, person, purchase_id))
         self._commands.after_commit()
-        self._announce(person.id, purchase_id, answer.body["state"], self._changes.publish)
+        self._announce(person.id, purchase_id, answer.body["state"])
         return answer, False
 
     def _intend(
@@ -227,7 +227,7 @@ class MealService:
         if not await self._database.read(lambda tx: bool(repository.due(tx, now_ms, 1))):
             return []
         ended = await self._database.write(lambda tx: sales.resolve_due(tx, now_ms))
-        await self._tell_changed(now_ms, self._changes.publish)
+        await self._tell_changed(now_ms)
         return ended
 
     async def follow_commits(self) -> None:
@@ -241,25 +241,24 @@ class MealService:
                 change = await subscription.next()
                 while change.topic != RELOAD:
                     if _is_about_a_sale(change.topic, change.facts):
-                        cursor = await self._tell_changed(cursor, self._changes.publish_here)
+                        cursor = await self._tell_changed(cursor, only_here=True)
                     change = await subscription.next()
 
-    async def _tell_changed(self, since_ms: int, publish: Callable[[str, dict[str, Any]], None]) -> int:
+    async def _tell_changed(self, since_ms: int, *, only_here: bool = False) -> int:
         margin_ms = round(LATE_COMMIT_S * self._clock.speed * MILLISECONDS_PER_SECOND)
         rows = await self._database.read(
             lambda tx: repository.changed_since(tx, since_ms - margin_ms, CHANGES_AT_ONCE_MAX)
         )
         for row in rows:
             if self._told.get(row.id) != row.state:
-                self._announce(row.person_id, row.id, row.state, publish)
+                self._announce(row.person_id, row.id, row.state, only_here=only_here)
         return max((row.changed_at for row in rows), default=since_ms)
 
-    def _announce(
-        self, person_id: str, purchase_id: str, state: str, publish: Callable[[str, dict[str, Any]], None]
-    ) -> None:
+    def _announce(self, person_id: str, purchase_id: str, state: str, *, only_here: bool = False) -> None:
         self._told[purchase_id] = state
         if len(self._told) > CHANGES_AT_ONCE_MAX:
             self._told.popitem(last=False)
+        publish = self._changes.publish_here if only_here else self._changes.publish
         publish("purchase", {"id": purchase_id, "person_id": person_id, "state": state})
 
 

@@ -66,6 +66,16 @@ class SteadyClock:
         self._now_ms += round(seconds * 1000)
 
 
+class CountingLink(BrokerLink):
+    """The link, which also counts the rounds of whoever takes from it."""
+
+    rounds = 0
+
+    def take(self, messages_max: int) -> Any:
+        self.rounds += 1
+        return super().take(messages_max)
+
+
 class FailingDatabase:
     """The database, of which every write fails while `failing` is set."""
 
@@ -108,7 +118,7 @@ class Cloud:
         self.database = FailingDatabase(self.sql)
         self.key = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
         options = ReceiverOptions(client_id=owner, port=port, reconnect_base_s=0.05)
-        self.link = BrokerLink(options, random.Random(1), batch_messages_max=1000, linger_s=0.005)
+        self.link = CountingLink(options, random.Random(1), batch_messages_max=1000, linger_s=0.005)
         self.changes = Changes()
         self.handled: list[Any] = []
         self.outcomes: list[Any] = []
@@ -169,8 +179,13 @@ class Cloud:
             step = min(seconds, 1.5)
             self.clock.advance(seconds=step)
             seconds -= step
-            self.pipeline.intents_waiting()
-            await until(lambda: self.pipeline._round_began_ms == self.clock.now_ms(), "a round of the pipeline")
+            await self.next_round()
+
+    async def next_round(self) -> None:
+        """Until a whole round was done that began after now."""
+        began = self.link.rounds
+        self.pipeline.intents_waiting()
+        await until(lambda: self.link.rounds >= began + 2, "a round of the pipeline")
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -249,7 +264,9 @@ class Devices:
         return max((item.marks.get(lane, 0) for item in acknowledgements), default=0)
 
     async def acknowledged(self, speaker: Speaker, lane: Lane, seq: int) -> None:
-        await until(lambda: self.mark(speaker, lane) >= seq, f"{speaker.device_id} {lane.value} {seq} to be acknowledged")
+        await until(
+            lambda: self.mark(speaker, lane) >= seq, f"{speaker.device_id} {lane.value} {seq} to be acknowledged"
+        )
 
     def refused(self, speaker: Speaker) -> list[tuple[Lane, int]]:
         found = [item for item in self.told[speaker.device_id] if isinstance(item, Acknowledgement)]

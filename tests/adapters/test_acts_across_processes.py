@@ -99,7 +99,8 @@ def ring(process, name):
     return lambda tx: process.commands.order(tx, name, Ring(), actor="person-1")
 
 
-async def test_each_ingester_sends_to_its_own_devices_and_each_command_once(database, bikes, clock):
+@pytest.mark.usefixtures("bikes")
+async def test_each_ingester_sends_to_its_own_devices_and_each_command_once(database, clock):
     ids = Ids()
     api = Process(database, clock, ids)
     one, other = (Process(database, clock, ids, lambda name, bike=bike: name == bike) for bike in BIKES)
@@ -118,8 +119,9 @@ async def test_each_ingester_sends_to_its_own_devices_and_each_command_once(data
     assert api.sent == []
 
 
+@pytest.mark.usefixtures("bikes")
 @pytest.mark.parametrize("told", [True, False])
-async def test_who_waits_hears_how_it_ended_elsewhere(database, bikes, clock, told):
+async def test_who_waits_hears_how_it_ended_elsewhere(database, clock, told):
     ids = Ids()
     api, ingester = Process(database, clock, ids), Process(database, clock, ids)
     command_id = await database.write(ring(api, BIKES[0]))
@@ -132,14 +134,11 @@ async def test_who_waits_hears_how_it_ended_elsewhere(database, bikes, clock, to
         assert await waiting == ("succeeded", "")
 
 
-async def test_expiry_and_a_reply_at_the_same_moment_end_a_command_once(database, bikes, clock):
+@pytest.mark.usefixtures("bikes")
+async def test_expiry_and_a_reply_at_the_same_moment_end_a_command_once(database, clock):
     """Whoever commits first wins; the handlers of its outcome run once."""
     ids, outcomes = Ids(), []
-    handlers = {"ring": [lambda tx, outcome: outcomes_of(tx).append(outcome.status)]}
-
-    def outcomes_of(_tx):
-        return outcomes
-
+    handlers = {"ring": [lambda _tx, outcome: outcomes.append(outcome.status)]}
     processes = [Process(database, clock, ids) for _ in range(2)]
     for process in processes:
         process.commands._handlers = handlers
@@ -160,7 +159,7 @@ async def test_an_act_is_answered_by_another_process(database, clock):
     desk = IntentDesk(database, clock, Ids())
 
     async def own_the_lane():
-        while not (waiting := await database.read(ingest_rows.waiting_intents)):
+        while not (waiting := await database.read(ingest_rows.waiting_intents)):  # noqa: ASYNC110  # it is a row
             await asyncio.sleep(0)
         assert [(one.name, one.actor) for one in waiting] == [("acknowledge_call", "person-1")]
         answers = [(waiting[0], '{"state":"acknowledged"}', None)]

@@ -1,4 +1,4 @@
-"""What devices say becomes durable before it is acknowledged, whatever fails in between. Real Mosquitto, real SQLite."""
+"""What devices say becomes durable before it is acknowledged, whatever fails. Real Mosquitto, real SQLite."""
 
 import json
 

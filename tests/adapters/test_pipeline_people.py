@@ -92,8 +92,7 @@ async def test_a_clock_that_is_set_back_ten_years_does_not_stop_the_ladder(cloud
         people.say(ROOM.emergency(1))
         await people.acknowledged(ROOM, Lane.EMERGENCY, 1)
         cloud.clock.advance(seconds=-10 * 365 * 86_400)
-        cloud.pipeline.intents_waiting()
-        await until(lambda: cloud.pipeline._round_began_ms == cloud.clock.now_ms())
+        await cloud.next_round()
         await cloud.pass_time(61)
         await until(lambda: cloud.rows(call)[0]["escalation"] == 1)
 
@@ -130,7 +129,7 @@ async def test_a_room_with_an_open_call_cannot_be_retired_and_a_retired_one_is_r
             await ordered(cloud, ROOM, StartSelfTest())
 
 
-async def test_acts_on_nothing_and_unknown_acts_are_refused_with_a_reason(cloud, people):
+async def test_acts_on_nothing_and_unknown_acts_are_refused_with_a_reason(cloud):
     async with cloud.running():
         for device_id, name in (("bike-404", "retire"), ("room-001", "clear_call"), ("room-001", "")):
             with pytest.raises(IntentRefusedError):
@@ -211,7 +210,7 @@ async def test_a_command_to_a_device_that_is_away_ends_expired_once(cloud, peopl
         assert cloud.outcomes == [(command_id, "expired", "expired")]
 
 
-async def test_a_command_that_was_never_sent_in_time_is_not_sent_late(cloud, people, tmp_path, broker):
+async def test_a_command_that_was_never_sent_in_time_is_not_sent_late(cloud, people):
     command_id = await ordered(cloud, BIKE, Unlock())  # the process is not running
     cloud.clock.advance(seconds=Unlock.lifetime_s_max + 1)
     async with cloud.running():
@@ -255,14 +254,14 @@ async def test_whoever_lost_the_lease_ends_without_committing_and_without_acknow
     assert people.told["room-001"] == []
 
 
-async def test_another_owner_waits_until_the_lease_runs_out(cloud, people, tmp_path, broker):
+async def test_another_owner_waits_until_the_lease_runs_out(people, tmp_path, broker):
     later_ms = 0
 
     def real_now_ms():
         return 1_700_000_000_000 + later_ms
 
     first = Cloud(tmp_path, broker.port, owner="ingester-x", real_now_ms=real_now_ms)
-    (tmp_path / "b").mkdir()
+    first.enrol(ROOM)
     async with first.running():
         people.say(ROOM.emergency(1))
         await people.acknowledged(ROOM, Lane.EMERGENCY, 1)

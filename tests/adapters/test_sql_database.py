@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from contextlib import suppress
 
 import pytest
 from sqlalchemy import func, insert, select, text, update
@@ -139,10 +140,8 @@ async def test_two_that_decide_by_what_they_read_do_not_both_win(database):
 
     def take_the_only_place(tx, name):
         taken = tx.scalar(select(func.count()).select_from(spool_mark))
-        try:
+        with suppress(threading.BrokenBarrierError):
             together.wait(0.5 if database.is_sqlite else 10)  # there the other one can't even begin
-        except threading.BrokenBarrierError:
-            pass
         if taken:
             return False
         mark(tx, name)

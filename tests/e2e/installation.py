@@ -1,4 +1,4 @@
-"""A whole installation on one PostgreSQL and one broker, every role a process of its own, with a small simulated fleet."""
+"""A whole installation on one PostgreSQL and one broker: a process per role, and a small simulated fleet."""
 
 import json
 import os
@@ -64,7 +64,8 @@ class Installation:
         return self
 
     def __exit__(self, *_):
-        for child in reversed(self.children.values()):
+        for child in self.children.values():
+            child.kill()  # how they end well is part of the tests; here it would only take time
             child.stop()
         self.broker.stop()
         self.database.close()
@@ -168,7 +169,7 @@ class Installation:
         return people.new_lines(self.receiver_file, 0)[0]
 
     def notified(self, since_s=0.0):
-        """Event id of each press since then that was notified → real ms from the button's edge to the receiver's 2xx."""
+        """Event id of each notified press since then → real ms from the button's edge to the receiver's 2xx."""
         truths = self.truths()
         told = verdict.notified_presses(truths, self.notices())
         return {event_id: ms for event_id, ms in told.items() if truths.presses[event_id]["real_s"] >= since_s}

@@ -64,7 +64,9 @@ def test_its_figures_agree_with_each_other(ran):
 def test_its_figures_agree_with_what_it_left_behind(ran):
     directory, _, figures, _, _ = ran
     with sqlite3.connect(directory / "cloud" / "state.db") as database:
-        (open_alarms,) = database.execute("SELECT count(*) FROM alarm WHERE state != 'normal'").fetchone()
+        # While everything is being stopped, the fast clock lets stopped devices fall silent.
+        query = "SELECT count(*) FROM alarm WHERE state != 'normal' AND key != 'silent'"
+        (open_alarms,) = database.execute(query).fetchone()
         (restocks,) = database.execute("SELECT count(*) FROM work_order WHERE skill = 'restock'").fetchone()
         (devices,) = database.execute("SELECT count(*) FROM twin").fetchone()
     assert devices == DEVICES

@@ -113,9 +113,7 @@ def make_stages(alarms: tuple[AlarmDefinition, ...] = ALARMS) -> tuple[Twin, Rul
         apply_reading=lambda state, reading: State(device_id=state.device_id, reading=reading, broken=state.broken),
         apply_event=_apply_event,
     )
-    _module(
-        "rules", ALARMS=alarms, needs=_needs, call_steps=lambda: STEPS, call_feedback=lambda acknowledged: None
-    )  # noqa: ARG005
+    _module("rules", ALARMS=alarms, needs=_needs, call_steps=lambda: STEPS, call_feedback=lambda **_: None)
     devices.kinds()
     devices.kinds_cache["probe"] = KIND
     try:

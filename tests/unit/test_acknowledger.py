@@ -1,69 +1,93 @@
-"""What devices are told, and when: no mark before it is committed."""
+"""Who is told what and when: emergencies at once, telemetry once per device and second, only what is committed."""
 
-from cloud.ingest.acknowledger import TELEMETRY_ACK_EVERY_S, Acknowledger
+from itertools import pairwise
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from cloud.ingest.acknowledger import REFUSED_PER_ACK_MAX, TELEMETRY_ACK_EVERY_S, Acknowledger
 from cloud.ingest.intake import Intake
 from cloud.model import DeviceLane
-from fleet.envelope import Lane, Welcome, decode_downlink
+from fleet.envelope import Lane, Refused, decode_downlink
+from fleet.topics import DownChannel, down
+
+KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 
 
-class NoSigner:
-    def sign(self, _data):
-        return b"s" * 64
+@pytest.fixture
+def lanes():
+    return {name: DeviceLane(name, "bike", None, None, generation=3) for name in ("bike-001", "bike-002")}
 
 
-def lane_of(device_id="bike-001", **marks):
-    return DeviceLane(device_id, "bike", None, None, generation=1, **marks)
+@pytest.fixture
+def acknowledger():
+    return Acknowledger("key", KEY)
 
 
-def told(messages):
-    return [decode_downlink(message.payload) for message in messages]
+def told(acknowledger, lanes, at_s):
+    return [(message.topic, decode_downlink(message.payload)) for message in acknowledger.due(at_s, lanes)]
 
 
-def test_telemetry_is_acknowledged_when_its_mark_is_committed_and_not_before():
-    acknowledger, lane = Acknowledger("key", NoSigner()), lane_of()
-    lanes = {lane.device_id: lane}
-    lane.telemetry_seq = 3  # durable in the spool, and no more than that
-    acknowledger.note(Intake(), 10.0)
-    assert acknowledger.due(10.0, lanes) == []
-    acknowledger.committed([lane], 10.5)
-    (acknowledgement,) = told(acknowledger.due(10.5, lanes))
-    assert acknowledgement.marks[Lane.TELEMETRY] == 3
+def committed(acknowledger, lane, seq, at_s):
+    lane.telemetry_seq = seq
+    acknowledger.committed([lane], at_s)
 
 
-def test_an_urgent_acknowledgement_in_between_does_not_run_ahead():
-    acknowledger, lane = Acknowledger("key", NoSigner()), lane_of(telemetry_seq=3)
-    acknowledger.committed([lane], 1.0)
-    acknowledger.due(1.0, {lane.device_id: lane})
-    lane.telemetry_seq, lane.emergency_seq = 5, 1
+def test_urgent_words_leave_at_once_with_all_marks(acknowledger, lanes):
     intake = Intake()
-    intake.ack(lane.device_id).urgent = True
-    acknowledger.note(intake, 1.1)
-    acknowledger.welcome(lane, "0" * 32, 1_000)
-    welcome, acknowledgement = told(acknowledger.due(1.1, {lane.device_id: lane}))
-    assert isinstance(welcome, Welcome)
-    for marks in (welcome.marks, acknowledgement.marks):
-        assert marks == {Lane.EMERGENCY: 1, Lane.EVENT: 0, Lane.TELEMETRY: 3}
+    draft = intake.ack("bike-001")
+    draft.urgent, draft.resend, draft.replies = True, {Lane.EVENT}, ["c" * 32]
+    lanes["bike-001"].event_seq = 7
+    acknowledger.note(intake, 10.0)
+    ((topic, message),) = told(acknowledger, lanes, 10.0)
+    assert topic == down("bike-001", DownChannel.ACK)
+    assert (message.generation, message.marks[Lane.EVENT], message.resend) == (3, 7, (Lane.EVENT,))
+    assert message.replies == ("c" * 32,)
+    assert told(acknowledger, lanes, 100.0) == []
 
 
-def test_a_device_is_told_of_telemetry_at_most_once_a_second_and_of_the_last_message_for_sure():
-    acknowledger, lane = Acknowledger("key", NoSigner()), lane_of()
-    lanes, times, last = {lane.device_id: lane}, [], None
-    for step in range(60):
-        now_s = step / 20
-        if step <= 40:
-            lane.telemetry_seq += 1
-            acknowledger.committed([lane], now_s)
-        for acknowledgement in told(acknowledger.due(now_s, lanes)):
-            times.append(now_s)
-            last = acknowledgement.marks[Lane.TELEMETRY]
-    assert all(later - earlier >= TELEMETRY_ACK_EVERY_S for earlier, later in zip(times, times[1:], strict=False))
-    assert last == lane.telemetry_seq
+def test_telemetry_is_told_once_per_second_with_the_newest_mark(acknowledger, lanes):
+    bike = lanes["bike-001"]
+    seen = []
+    for tick in range(50):
+        at_s = 100.0 + tick / 10
+        committed(acknowledger, bike, tick + 1, at_s)
+        seen += [(at_s, message.marks[Lane.TELEMETRY]) for _, message in told(acknowledger, lanes, at_s)]
+    assert len(seen) == 5
+    assert all(later[0] - earlier[0] >= TELEMETRY_ACK_EVERY_S - 1e-6 for earlier, later in pairwise(seen))
+    assert [mark for _, mark in seen] == [1, 11, 21, 31, 41]
+    assert acknowledger.wait_s(104.9) <= TELEMETRY_ACK_EVERY_S
+    assert [message.marks[Lane.TELEMETRY] for _, message in told(acknowledger, lanes, 106.0)] == [50]
+    assert acknowledger.wait_s(106.0) > 1000
 
 
-def test_a_repeat_of_what_is_committed_is_answered_again():
-    acknowledger, lane = Acknowledger("key", NoSigner()), lane_of(telemetry_seq=7, telemetry_committed_seq=7)
+def test_telemetry_that_is_not_committed_is_not_told(acknowledger, lanes):
+    bike = lanes["bike-001"]
+    committed(acknowledger, bike, 5, 1.0)
+    told(acknowledger, lanes, 10.0)
+    bike.telemetry_seq = 9  # in memory and in the spool
     intake = Intake()
-    intake.ack(lane.device_id)
-    acknowledger.note(intake, 5.0)
-    (acknowledgement,) = told(acknowledger.due(5.0, {lane.device_id: lane}))
-    assert acknowledgement.marks[Lane.TELEMETRY] == 7
+    intake.ack("bike-001").resend.add(Lane.EVENT)
+    acknowledger.note(intake, 20.0)
+    ((_, message),) = told(acknowledger, lanes, 20.0)
+    assert message.marks[Lane.TELEMETRY] == 5
+
+
+def test_a_repeat_is_answered_again_within_the_second(acknowledger, lanes):
+    intake = Intake()
+    intake.ack("bike-002")
+    acknowledger.note(intake, 10.0)
+    assert len(told(acknowledger, lanes, 10.0)) == 1
+    acknowledger.note(intake, 10.1)
+    assert told(acknowledger, lanes, 10.5) == []
+    assert len(told(acknowledger, lanes, 11.1)) == 1
+
+
+def test_many_refusals_are_split_so_that_each_message_fits(acknowledger, lanes):
+    intake = Intake()
+    refused = [Refused(Lane.EVENT, seq, "é" * 200) for seq in range(1, 251)]
+    intake.ack("bike-001").refused.extend(refused)
+    acknowledger.note(intake, 1.0)
+    messages = told(acknowledger, lanes, 1.0)
+    assert [len(message.refused) for _, message in messages] == [REFUSED_PER_ACK_MAX, REFUSED_PER_ACK_MAX, 50]
+    assert [item for _, message in messages for item in message.refused] == refused

@@ -20,7 +20,7 @@ def test_shards_are_numbers_and_ranges(text, numbers):
 
 @pytest.mark.parametrize("text", ["", "64", "0-64", "5-3", "-1", "a", "0-", "1,,2", "0..3", "²"])
 def test_shards_that_do_not_exist_are_refused(text):
-    with pytest.raises(ValidationError, match="0-63|0 to 63"):
+    with pytest.raises(ValidationError, match=r"0-63|0 to 63"):
         CloudSettings(shards=text)
 
 

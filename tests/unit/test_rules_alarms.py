@@ -1,7 +1,7 @@
 """Alarms from state and time: deadbands, delays in the readings' own time, silence, flapping."""
 
 import pytest
-from rules_cases import ALARMS, SILENT_AFTER_S, Bench, Broken, Mended, definition
+from rules_cases import ALARMS, SILENT_AFTER_S, Bench, Broken, Mended, ProbeReading, definition
 
 from cloud.ports import IntentRefusedError
 from cloud.rules.conditions import SILENT, compile_conditions
@@ -55,11 +55,12 @@ def test_a_condition_over_the_state_moves_with_events(bench):
 
 
 @pytest.mark.parametrize(
-    "condition", [Threshold("celsius"), Threshold("celsius", above=1, below=2), Threshold("nothing", above=1), Flag("no")]
-)  # fmt: skip
+    "condition",
+    [Threshold("celsius"), Threshold("celsius", above=1, below=2), Threshold("nothing", above=1), Flag("no")],
+)
 def test_a_wrong_table_is_refused_at_the_start(condition):
-    with pytest.raises(ValueError, match="field|above"):
-        compile_conditions([condition], __import__("rules_cases").ProbeReading)
+    with pytest.raises(ValueError, match=r"field|above"):
+        compile_conditions([condition], ProbeReading)
 
 
 # --- delays -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,206 @@
+"""Makes a batch durable, then tells whoever waits for it.
+
+Telemetry first: appended to the spool and synced. Then, if something may not wait for the twins' slower
+beat, one SQL transaction with all of it, together with every twin that changed and the spool position up
+to which the twins hold. A failing commit is tried again with the same rows, all of them idempotent.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import stamina
+import structlog
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
+
+from cloud import metrics
+from cloud.batch import Batch
+from cloud.device_commands.service import DeviceCommands
+from cloud.dispatch.planner import Dispatch
+from cloud.ingest import repository as ingest_rows
+from cloud.ingest.acknowledger import Acknowledger
+from cloud.ingest.leases import Leases
+from cloud.intents import IntentDesk
+from cloud.model import CommandOutcome, DeviceLane, EventHandler, StoredEvent
+from cloud.ports import Database, LiveChanges, TelemetrySpool, Wake
+from cloud.rules.stage import Rules
+from cloud.twin import repository as twin_rows
+from cloud.twin.stage import Twin
+from fleet.clock import Clock
+
+_log = structlog.get_logger(__name__)
+
+FEEDBACK_LIFETIME_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listeners:
+    """Who takes part in a commit, and who is told after it."""
+
+    dispatch: Dispatch
+    commands: DeviceCommands
+    intents: IntentDesk
+    acknowledger: Acknowledger
+    event_handlers: Mapping[tuple[str, str], Sequence[EventHandler]]
+    changes: LiveChanges
+    wake_outbox: Wake
+
+
+class Committer:
+    """One per pipeline. `dirty` are lanes that changed since the last commit, by device id."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        spool: TelemetrySpool,
+        spool_name: str,
+        leases: Leases,
+        twin: Twin,
+        rules: Rules,
+        listeners: Listeners,
+        clock: Clock,
+        twin_flush_s: float,
+    ) -> None:
+        self.dirty: dict[str, DeviceLane] = {}
+        self.spool_end = 0
+        self._database = database
+        self._spool = spool
+        self._spool_name = spool_name
+        self._leases = leases
+        self._twin = twin
+        self._rules = rules
+        self._dispatch = listeners.dispatch
+        self._commands = listeners.commands
+        self._intents = listeners.intents
+        self._acknowledger = listeners.acknowledger
+        self._event_handlers = listeners.event_handlers
+        self._changes = listeners.changes
+        self._wake_outbox = listeners.wake_outbox
+        self._clock = clock
+        self._twin_flush_s = twin_flush_s
+        self._flushed_at_s = 0.0
+
+    def flush_is_due(self) -> bool:
+        """Whether twins that only telemetry changed have waited long enough."""
+        return bool(self.dirty) and self._clock.monotonic_s() - self._flushed_at_s >= self._twin_flush_s
+
+    async def make_durable(self, batch: Batch) -> None:
+        """Spool, commit, tell: in this order. Returns once everything in the batch may be acknowledged."""
+        if batch.intake.telemetry:
+            await self._spool_telemetry(batch)
+        if not (batch.needs_commit or self.flush_is_due()):
+            return
+        dirty, self.dirty = self.dirty, {}
+        outcomes: list[CommandOutcome] = []
+        notices: list[dict[str, Any]] = []
+
+        def commit(tx: Connection) -> None:
+            outcomes.clear()
+            notices.clear()
+            self._leases.check(tx)
+            twin_rows.save(tx, dirty.values(), self._twin.encode_state, self._rules.encode_desk)
+            for lane in batch.renewed:
+                twin_rows.save_generation(tx, lane)
+            for lane in batch.retired:
+                twin_rows.retire(tx, lane.device_id, batch.now_ms)
+            ingest_rows.save_spool_position(tx, self._spool_name, "twin", self.spool_end)
+            ingest_rows.store_gaps(tx, batch.intake.gaps, batch.now_ms)
+            ingest_rows.store_quarantined(tx, batch.intake.quarantined)
+            self._store_events(tx, batch)
+            outcomes.extend(self._commands.record_replies(tx, batch.replies, batch.now_ms))
+            notices.extend(self._dispatch.plan(tx, batch.decisions, batch.now_ms))
+            self._order_feedback(tx, batch)
+            ingest_rows.answer_intents(tx, batch.answers, batch.now_ms)
+
+        async for attempt in stamina.retry_context(on=OperationalError, attempts=None, timeout=None, wait_max=1.0):
+            with attempt:
+                await self._database.write(commit)
+        self._flushed_at_s = self._clock.monotonic_s()
+        self._acknowledger.committed(dirty.values(), self._flushed_at_s)
+        metrics.COMMITS.inc()
+        self._commands.settled(outcomes)
+        self._announce(batch, notices, outcomes)
+        await asyncio.to_thread(self._spool.release, "twin", self.spool_end)
+
+    async def _spool_telemetry(self, batch: Batch) -> None:
+        raw = [message for _, _, message in batch.intake.telemetry]
+
+        def append() -> int:
+            self._spool.append(raw, [batch.now_ms] * len(raw))
+            return self._spool.sync()
+
+        try:
+            self.spool_end = await asyncio.get_running_loop().run_in_executor(None, append)
+        except Exception as error:  # noqa: BLE001  # full or broken: telemetry waits on the devices, all else goes on
+            metrics.SPOOL_REFUSED.inc(len(raw))
+            _log.error("telemetry not taken: the spool refused it", error=str(error), messages=len(raw))
+            self._take_back(batch)
+
+    @staticmethod
+    def _take_back(batch: Batch) -> None:
+        """Telemetry that is not durable is not acknowledged: the marks go back, the devices send it again."""
+        for lane, envelope, _raw in reversed(batch.intake.telemetry):
+            lane.telemetry_seq = min(lane.telemetry_seq, envelope.seq - 1)
+        batch.intake.telemetry.clear()
+
+    def _store_events(self, tx: Connection, batch: Batch) -> None:
+        for accepted in batch.intake.events:
+            if not ingest_rows.store_event(tx, accepted, batch.now_ms):
+                continue
+            event = accepted.event
+            stored = StoredEvent(
+                accepted.lane.device_id,
+                accepted.lane.kind,
+                event.type,
+                event.event_id,
+                accepted.envelope.occurred_at,
+                batch.now_ms,
+                event,
+            )
+            for handler in self._event_handlers.get((stored.kind, stored.type), ()):
+                handler(tx, stored)
+
+    def _order_feedback(self, tx: Connection, batch: Batch) -> None:
+        """Show the caller in the room that a person accepted."""
+        for change in batch.decisions.calls:
+            command = self._rules.feedback(change)
+            if command is None:
+                continue
+            try:
+                self._commands.order(tx, change.device_id, command, actor="system", lifetime_s=FEEDBACK_LIFETIME_S)
+            except (LookupError, ValueError) as error:
+                _log.warning("no feedback to the caller", device_id=change.device_id, error=str(error))
+
+    def _announce(self, batch: Batch, notices: Sequence[dict[str, Any]], outcomes: Sequence[CommandOutcome]) -> None:
+        if batch.decisions:
+            self._wake_outbox()
+        self._commands.after_commit()
+        for notice in notices:
+            self._changes.publish(str(notice["topic"]), notice)
+        for accepted in batch.intake.events:
+            self._changes.publish(
+                "event",
+                {
+                    "device_id": accepted.lane.device_id,
+                    "kind": accepted.lane.kind,
+                    "type": accepted.event.type,
+                    "event_id": accepted.event.event_id,
+                    "at": accepted.envelope.occurred_at,
+                },
+            )
+        for lane in batch.linked:
+            self._changes.publish("device", {"device_id": lane.device_id, "online": lane.online})
+        for outcome in outcomes:
+            self._changes.publish(
+                "command",
+                {
+                    "id": outcome.command_id,
+                    "device_id": outcome.device_id,
+                    "status": outcome.status,
+                    "reason": outcome.reason,
+                },
+            )
+        self._intents.settled(batch.answers)

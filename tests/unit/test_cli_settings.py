@@ -1,0 +1,142 @@
+"""Wrong settings end with one line that names the key, its source and the fix, and with exit code 2."""
+
+import json
+
+import pytest
+from cli_support import fleet, one_line
+
+from cli import settings_errors
+from cli.demo.command import parse_duration
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "words"),
+    [
+        (
+            ["serve"],
+            {"FLEET_BROKER_PORT": "abc"},
+            ["broker_port", "'abc'", "FLEET_BROKER_PORT", "correct it or unset it"],
+        ),
+        (["serve", "--http-port", "70000"], {}, ["http_port", "70000", "option --http-port"]),
+        (["serve"], {"FLEET_SERIES": "mongo"}, ["series", "'mongo'", "FLEET_SERIES", "influxdb"]),
+        (["serve"], {"FLEET_CLOCK_SPEED": "0"}, ["clock_speed", "FLEET_CLOCK_SPEED"]),
+        (["serve"], {"FLEET_KIND_FOLDERS": "/opt/bus"}, ["kind_folders", "FLEET_KIND_FOLDERS", "JSON list"]),
+        (["doctor"], {"FLEET_HTTP_PORT": "many"}, ["http_port", "FLEET_HTTP_PORT"]),
+        (["devices", "list"], {"FLEET_BROKER_PORT": "-1"}, ["broker_port", "FLEET_BROKER_PORT"]),
+        (["dashboards", "build"], {"FLEET_KIND_FOLDERS": "{"}, ["FLEET_KIND_FOLDERS", "JSON list"]),
+        (["dashboards", "build", "--kind-folder", "/nowhere/bus"], {}, ["/nowhere/bus", "kind.py"]),
+        (["docs", "asyncapi", "--kind-folder", "/nowhere/bus"], {}, ["/nowhere/bus", "kind.py"]),
+        (["demo", "--count", "bogus=1"], {}, ["--count", "bogus", "nursing_room"]),
+        (["demo", "--count", "bike"], {}, ["--count", "'bike'", "KIND=NUMBER"]),
+        (["demo", "--for", "nonsense"], {}, ["--for", "'nonsense'", "60s"]),
+        (["demo", "--for", "-5s"], {}, ["--for", "'-5s'", "60s"]),
+        (["demo", "--kind-folder", "/nowhere/bus"], {}, ["/nowhere/bus", "kind.py"]),
+        (["edge", "--config", "/nowhere/edge.toml"], {}, ["/nowhere/edge.toml", "--config"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_one_line_names_key_source_and_fix(arguments, settings, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = fleet(*arguments, **settings)
+    line = one_line(result)
+    assert result.exit_code == 2, result.output
+    assert line.startswith("error: ")
+    for word in words:
+        assert word in line
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == [], "nothing was begun"
+
+
+def test_one_role_on_sqlite_is_refused(tmp_path):
+    result = fleet("serve", "--role", "ingest", "--data-directory", tmp_path / "data")
+    line = one_line(result)
+    assert result.exit_code == 2
+    assert "PostgreSQL" in line
+    assert "FLEET_DATABASE_URL" in line
+
+
+def test_an_unknown_role_is_refused_with_those_there_are():
+    result = fleet("serve", "--role", "king")
+    assert result.exit_code == 2
+    assert "king" in result.stderr
+    assert "dispatch" in result.stderr
+
+
+EDGE = """
+device_id = "room-001"
+kind = "nursing_room"
+transport = "serial:/dev/null"
+data_directory = "data"
+[broker]
+host = "127.0.0.1"
+plain = true
+[command_keys]
+main = "main.pem"
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("device_id = ", ["edge.toml", "TOML", "correct the syntax"]),
+        (EDGE.replace('"room-001"', '"Room 1"'), ["device_id", "edge.toml", "a-z"]),
+        (EDGE.replace('kind = "nursing_room"\n', ""), ["kind", "edge.toml", "add it"]),
+        (EDGE.replace("plain = true", "plain = true\nprot = 1"), ["broker.prot", "edge.toml", "spelling"]),
+        (EDGE.replace("plain = true", ""), ["broker", "authority", "PEM"]),
+        (EDGE, ["main", "main.pem"]),
+    ],
+    ids=["syntax", "device_id", "kind", "extra", "tls", "key"],
+)
+def test_a_bad_file_of_an_edge_box(tmp_path, content, words):
+    path = tmp_path / "edge.toml"
+    path.write_text(content)
+    result = fleet("edge", "--config", path)
+    line = one_line(result)
+    assert result.exit_code == 2
+    for word in words:
+        assert word in line
+
+
+def test_simulators_without_certificates_are_refused(tmp_path):
+    options = ["--broker-port", 1, "--command-key", "k.pem", "--command-key-id", "k", "--directory", tmp_path / "sim"]
+    missing = fleet("sim", *options)
+    assert missing.exit_code == 2
+    assert "--plain" in one_line(missing)
+    unreadable = fleet("sim", *options, "--plain")
+    assert unreadable.exit_code == 2
+    assert "k.pem" in one_line(unreadable)
+    unknown = fleet("sim", *options, "--plain", "--scenario", "war")
+    assert unknown.exit_code == 2
+    assert "quiet" in one_line(unknown)
+
+
+def test_durations():
+    assert [parse_duration(text) for text in ("", "90", "60s", "5m", "1.5h")] == [0, 90, 60, 300, 5400]
+    for text in ("s", "0s", "-1m", "1d", "nan", "inf"):
+        with pytest.raises(ValueError, match="60s"):
+            parse_duration(text)
+
+
+def test_a_misspelt_variable_is_told_by_the_doctor(monkeypatch):
+    monkeypatch.setenv("FLEET_BROKER_PROT", "1884")
+    assert settings_errors.unknown_variables() == ["FLEET_BROKER_PROT"]
+
+
+def test_the_doctor_on_an_empty_machine_says_what_to_do(tmp_path):
+    nowhere = {"FLEET_BROKER_PORT": "1", "FLEET_HTTP_PORT": "1", "FLEET_BROKER_PROT": "1884"}
+    result = fleet("doctor", "--data-directory", tmp_path, "--json", **nowhere)
+    report = json.loads(result.stdout)
+    assert result.exit_code == 3
+    assert not report["healthy"]
+    findings = {finding["check"]: finding for finding in report["findings"]}
+    assert findings["Broker"]["verdict"] == findings["Cloud"]["verdict"] == "problem"
+    assert findings["Database"]["verdict"] == "warning"
+    assert "FLEET_BROKER_PROT" in findings["Settings"]["found"]
+    for finding in report["findings"]:
+        assert finding["verdict"] == "ok" or finding["fix"], finding
+    assert list(tmp_path.iterdir()) == [], "a doctor changes nothing"
+
+    for_people = fleet("doctor", "--data-directory", tmp_path, **nowhere)
+    assert for_people.exit_code == 3
+    assert "fleet serve" in for_people.stdout
+    assert for_people.stdout.count("→") >= 3

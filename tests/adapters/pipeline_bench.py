@@ -183,9 +183,10 @@ class Cloud:
 
     async def next_round(self) -> None:
         """Until a whole round was done that began after now."""
-        began = self.link.rounds
-        self.pipeline.intents_waiting()
-        await until(lambda: self.link.rounds >= began + 2, "a round of the pipeline")
+        for _ in range(2):  # the second one begins when the first is done
+            began = self.link.rounds
+            self.pipeline.intents_waiting()
+            await until(lambda: self.link.rounds > began, "a round of the pipeline")  # noqa: B023
 
     # --- looking ---------------------------------------------------------------------------------------------------
 

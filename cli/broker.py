@@ -1,6 +1,7 @@
 """Mosquitto as our own child: found or installed, configured by us, on loopback, data in a folder of ours."""
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -15,6 +16,8 @@ from fleet import topics
 
 INSTALL_HINT: Final = "install Mosquitto 2 (Debian/Ubuntu: apt-get install mosquitto; macOS: brew install mosquitto)"
 START_S_MAX: Final = 10.0
+_PORT_MIN: Final = 16_384
+_PORT_ATTEMPTS: Final = 200
 _SEARCH_PATH: Final = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 
 
@@ -73,10 +76,29 @@ def _install_with_apt() -> None:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback interface that is free now.
+
+    It lies below the ports that the system gives to outgoing connections: hundreds of devices connect while a
+    server starts or is started again, and one of them would sooner or later sit on its port.
+    """
+    for _ in range(_PORT_ATTEMPTS):
+        port = random.randrange(_PORT_MIN, _first_ephemeral_port())
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise BrokerError(f"no free TCP port found above {_PORT_MIN} on 127.0.0.1; end what holds them")
+
+
+def _first_ephemeral_port() -> int:
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):  # not Linux; its usual range begins no lower
+        return 32_768
+    return max(first, _PORT_MIN + 1_000)
 
 
 def access_list(ingester: str) -> str:

@@ -7,7 +7,9 @@ to which the twins hold. A failing commit is tried again with the same rows, all
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import stamina
@@ -29,10 +31,14 @@ from cloud.rules.stage import Rules
 from cloud.twin import repository as twin_rows
 from cloud.twin.stage import Twin
 from fleet.clock import Clock
+from fleet.topics import UpChannel
 
 _log = structlog.get_logger(__name__)
 
 FEEDBACK_LIFETIME_S: Final = 60.0
+REPEATED_AFTER_MS: Final = 60_000
+"""A device whose emergencies can't be read is announced again in each new minute in which one comes."""
+_EMERGENCY_SUFFIX: Final = f"/{UpChannel.EMERGENCY.value}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +88,8 @@ class Committer:
         self._clock = clock
         self._twin_flush_s = twin_flush_s
         self._flushed_at_s = 0.0
+        # A thread of its own: slow reads of the series or passwords being hashed must not delay a commit.
+        self._spool_thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
 
     def flush_is_due(self) -> bool:
         """Whether twins that only telemetry changed have waited long enough."""
@@ -112,6 +120,7 @@ class Committer:
             self._store_events(tx, batch)
             outcomes.extend(self._commands.record_replies(tx, batch.replies, batch.now_ms))
             notices.extend(self._dispatch.plan(tx, batch.decisions, batch.now_ms))
+            self._tell_of_refused_emergencies(tx, batch)
             self._order_feedback(tx, batch)
             ingest_rows.answer_intents(tx, batch.answers, batch.now_ms)
 
@@ -123,7 +132,8 @@ class Committer:
         metrics.COMMITS.inc()
         self._commands.settled(outcomes)
         self._announce(batch, notices, outcomes)
-        await asyncio.to_thread(self._spool.release, "twin", self.spool_end)
+        release = partial(self._spool.release, "twin", self.spool_end)
+        await asyncio.get_running_loop().run_in_executor(self._spool_thread, release)
 
     async def _spool_telemetry(self, batch: Batch) -> None:
         raw = [message for _, _, message in batch.intake.telemetry]
@@ -133,7 +143,7 @@ class Committer:
             return self._spool.sync()
 
         try:
-            self.spool_end = await asyncio.get_running_loop().run_in_executor(None, append)
+            self.spool_end = await asyncio.get_running_loop().run_in_executor(self._spool_thread, append)
         except Exception as error:  # noqa: BLE001  # full or broken: telemetry waits on the devices, all else goes on
             metrics.SPOOL_REFUSED.inc(len(raw))
             _log.error("telemetry not taken: the spool refused it", error=str(error), messages=len(raw))
@@ -148,7 +158,7 @@ class Committer:
 
     def _store_events(self, tx: Connection, batch: Batch) -> None:
         for accepted in batch.intake.events:
-            if not ingest_rows.store_event(tx, accepted, batch.now_ms):
+            if accepted.event is None or not ingest_rows.store_event(tx, accepted, batch.now_ms):
                 continue
             event = accepted.event
             stored = StoredEvent(
@@ -163,6 +173,18 @@ class Committer:
             for handler in self._event_handlers.get((stored.kind, stored.type), ()):
                 handler(tx, stored)
 
+    def _tell_of_refused_emergencies(self, tx: Connection, batch: Batch) -> None:
+        """What came on an emergency lane and can't be read may be somebody calling: a person looks, at once."""
+        for item in batch.intake.quarantined:
+            if item.device_id is None or not item.topic.endswith(_EMERGENCY_SUFFIX):
+                continue
+            key = f"emergency_unreadable:{item.device_id}:{item.received_at // REPEATED_AFTER_MS}"
+            facts = {"device_id": item.device_id, "error": item.reason}
+            self._dispatch.system(
+                tx, key, "无法识别的紧急消息，请立即查看", "An emergency could not be read: look there now", facts,
+                batch.now_ms,
+            )  # fmt: skip
+
     def _order_feedback(self, tx: Connection, batch: Batch) -> None:
         """Show the caller in the room that a person accepted."""
         for change in batch.decisions.calls:
@@ -175,12 +197,14 @@ class Committer:
                 _log.warning("no feedback to the caller", device_id=change.device_id, error=str(error))
 
     def _announce(self, batch: Batch, notices: Sequence[dict[str, Any]], outcomes: Sequence[CommandOutcome]) -> None:
-        if batch.decisions:
+        if batch.decisions or batch.intake.quarantined:
             self._wake_outbox()
         self._commands.after_commit()
         for notice in notices:
             self._changes.publish(str(notice["topic"]), notice)
         for accepted in batch.intake.events:
+            if accepted.event is None:
+                continue
             self._changes.publish(
                 "event",
                 {

@@ -49,7 +49,10 @@ class LaneBook:
     def load(self, rows: Sequence[RowMapping]) -> None:
         """Make lanes of `cloud.twin.repository.lane_rows` that are ours and not here yet."""
         for row in rows:
-            if row["device_id"] in self.lanes or not self._twin.knows(row["kind"]):
+            if row["device_id"] in self.lanes:
+                continue
+            if not self._twin.knows(row["kind"]):
+                _refuse_unknown(row)
                 continue
             if not self.owns(row["device_id"]):
                 continue
@@ -87,8 +90,10 @@ class LaneBook:
 
     def reschedule(self, lane: DeviceLane) -> None:
         """Ask the rules when this lane is due next."""
-        lane.next_due_at = self._rules.next_due(lane, self.listening_since_ms)
-        self.schedule.put(lane.device_id, lane.next_due_at)
+        due = self._rules.next_due(lane, self.listening_since_ms)
+        self.schedule.put(lane.device_id, due)
+        # The first word of a device brings its silence forward, so until then the lane counts as not scheduled.
+        lane.next_due_at = due if lane.last_heard_at else None
 
     def watch(self, now_ms: int, *, connected: bool) -> None:
         """Silence of devices counts only while we can hear them at all: link up, and we not busy elsewhere."""
@@ -111,3 +116,16 @@ class LaneBook:
         for lane in self.lanes.values():
             self._rules.clock_set(lane, now_ms)
         return True
+
+
+class UnknownKindError(RuntimeError):
+    """Somebody waits for help at a device whose kind is not installed here; the text names the fix."""
+
+
+def _refuse_unknown(row: RowMapping) -> None:
+    if row["retired_at"] is not None:
+        return
+    fix = f"add the folder of kind {row['kind']!r} to FLEET_KIND_FOLDERS, or retire the device"
+    if row["desk"] is not None and msgspec.json.decode(row["desk"]).get("call"):
+        raise UnknownKindError(f"{row['device_id']} has an open emergency call, but its kind is unknown here: {fix}")
+    _log.error("a device in service is ignored: its kind is unknown here", device_id=row["device_id"], fix=fix)

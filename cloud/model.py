@@ -89,6 +89,8 @@ class Accepted:
     readings: tuple[Any, ...] = ()
     event: Any = None
     late: bool = False
+    early: bool = False
+    """An emergency whose number is not the next of its lane: acted on by its event id, acknowledged in its turn."""
 
 
 @dataclass(slots=True)
@@ -201,6 +203,8 @@ class CommandOutcome:
     status: str
     reason: str
     at: int
+    by_device: bool = False
+    """The device said it; else the cloud ended the command without an answer, and nobody knows what the device did."""
 
 
 EventHandler = Callable[[Connection, StoredEvent], None]

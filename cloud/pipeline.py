@@ -198,8 +198,8 @@ class Pipeline:
         on_reading, judge = self._twin.on_reading, self._rules.on_reading
         for lane, envelope, _raw in batch.intake.telemetry:
             for reading in envelope.payload.readings:
-                if on_reading(lane, reading, now_ms):
-                    judge(lane, reading.at, now_ms, decisions)
+                on_reading(lane, reading, now_ms)
+                judge(lane, reading.at, now_ms, decisions)
             dirty[lane.device_id] = lane
             if lane.next_due_at is None:
                 self._book.reschedule(lane)
@@ -212,10 +212,14 @@ class Pipeline:
         seen = await self._database.read(lambda tx: ingest_rows.stored_events(tx, events))
         for accepted in events:
             key = (accepted.lane.device_id, accepted.event.event_id)
-            if key not in seen:
+            if key in seen:
+                self._rules.on_repeat(accepted, batch.now_ms, batch.decisions)
+            elif not accepted.early or self._rules.opens_call(accepted):
                 seen.add(key)
                 self._twin.on_event(accepted, batch.now_ms)
                 self._rules.on_event(accepted, batch.now_ms, batch.decisions)
+            else:
+                accepted.event = None  # the end of a call waits for its turn: it may be the end of an earlier one
             self._touch(accepted.lane)
 
     def _hear(self, batch: Batch) -> None:
@@ -272,8 +276,9 @@ class Pipeline:
         intake = batch.intake
         real_s = self._clock.monotonic_s()
         metrics.observe(intake)
-        for lane, nonce in batch.greeted:
-            self._acknowledger.welcome(lane, nonce, batch.now_ms)
+        if self._link.connected:  # no welcome while emergencies can't be heard: the device says hello again
+            for lane, nonce in batch.greeted:
+                self._acknowledger.welcome(lane, nonce, batch.now_ms)
         for accepted in intake.events:
             intake.ack(accepted.lane.device_id).urgent = True
         for reply in batch.replies:

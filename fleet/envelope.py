@@ -27,6 +27,7 @@ DeviceId = Annotated[str, Meta(pattern=DEVICE_ID_PATTERN)]
 KindName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 EpochMs = Annotated[int, Meta(ge=0, le=253_402_300_799_000, description="milliseconds since the Unix epoch, UTC")]
 Seq = Annotated[int, Meta(ge=1, le=2**53)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]  # fits every database's integers, and JSON's numbers exactly
 
 
 class Lane(StrEnum):
@@ -51,7 +52,7 @@ class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     version: int
     kind: KindName
     device_id: DeviceId
-    boot_epoch: Annotated[int, Meta(ge=0, le=2**53)]
+    boot_epoch: Count
     lane: Lane
     seq: Seq
     occurred_at: EpochMs
@@ -113,7 +114,7 @@ class Hello(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: KindName
     device_id: DeviceId
     storage_id: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
-    generation: int
+    generation: Annotated[int, Meta(ge=0, le=2**32)]
     boots: Annotated[int, Meta(ge=0, lt=BOOTS_PER_GENERATION)]
     nonce: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
     firmware: Annotated[str, Meta(max_length=64)]
@@ -123,8 +124,8 @@ class Status(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Link state; `online: false` is the last will. (boot_epoch, connection) orders them: stale wills are rejected."""
 
     device_id: DeviceId
-    boot_epoch: int
-    connection: int
+    boot_epoch: Count
+    connection: Count
     online: bool
 
 

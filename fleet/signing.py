@@ -99,6 +99,7 @@ def welcome_bytes(welcome: Welcome, device_id: str) -> bytes:
         "nonce": welcome.nonce,
         "time_ms": welcome.time_ms,
         "generation": welcome.generation,
+        "marks": welcome.marks,
     }
     return _WELCOME_CONTEXT + msgspec.json.encode(unsigned, order="sorted")
 

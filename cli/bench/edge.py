@@ -19,11 +19,12 @@ from cli.bench.rig import BenchError, Rig
 from cli.broker import Broker
 from cli.clock import SystemClock, real_now_ms
 from cli.demo.stage import Stage, fleet_of, set_up
-from cli.processes import Child, cpu_seconds, resident_mb
+from cli.processes import Child, cpu_seconds, resident_mb, threads_cpu_seconds
 from firmware_sim import live
 from firmware_sim.pty import PseudoSerial
 from firmware_sim.scenario import QUIET
 from firmware_sim.world import World
+from fleet.kind import Site
 
 SEED: Final = 1
 AGENT_KIND: Final = "nursing_room"
@@ -40,6 +41,13 @@ TWIN_DELAY_S: Final = 1.0
 def measure(directory: Path, seconds: float) -> dict[str, Any]:
     """Run one agent on a pseudo-terminal, then the whole fleet, `seconds` each, at real time."""
     fleet = fleet_of({}, SEED)
+    scene, rig = set_up_with_tls(directory, fleet)
+    with rig:
+        return asyncio.run(one_agent(rig, scene, seconds)) | _whole_fleet(rig, scene, len(fleet), seconds)
+
+
+def set_up_with_tls(directory: Path, fleet: Mapping[str, tuple[str, Site]]) -> tuple[Stage, Rig]:
+    """Keys and certificates of `fleet`, and a rig whose broker asks for them."""
     scene = set_up(directory, fleet, SEED, real_now_ms())
     rig = Rig(directory, {}, {
         "FLEET_BROKER_CA_FILE": str(scene.authority_file),
@@ -48,14 +56,14 @@ def measure(directory: Path, seconds: float) -> dict[str, Any]:
         "FLEET_COMMAND_KEY_FILE": str(scene.command_key_file),
     })  # fmt: skip
     rig.broker = Broker(directory / "broker", tls=scene.broker_tls, port=rig.broker.port)
-    with rig:
-        return asyncio.run(_one_agent(rig, scene, seconds)) | _whole_fleet(rig, scene, len(fleet), seconds)
+    return scene, rig
 
 
 # --- one agent -------------------------------------------------------------------------------------------------
 
 
-async def _one_agent(rig: Rig, scene: Stage, seconds: float) -> dict[str, float]:
+async def one_agent(rig: Rig, scene: Stage, seconds: float) -> dict[str, float]:
+    """Start it twice, so that its modules are compiled, and watch the second one; `seconds` 0 leaves the CPU out."""
     clock = SystemClock()
     world = World((AGENT_KIND,), {AGENT_KIND: 1}, SEED, clock.now_ms(), QUIET, clock=clock)
     (device_id,) = world.device_ids
@@ -71,12 +79,11 @@ async def _one_agent(rig: Rig, scene: Stage, seconds: float) -> dict[str, float]
             agent = _agent(rig, scene, device_id, port.path, "second")
             try:
                 connected_s = await _start_to_welcomed_s(state, agent, device_id)
-                cpu_s = await _steady_cpu_s(state, agent, device_id, seconds)
-                return {
-                    "agent_rss_mb": round(resident_mb(agent.pid), 1),
-                    "start_to_connected_s": round(connected_s, 2),
-                    "agent_cpu_percent": round(cpu_s / seconds * 100, 2),
-                }
+                figures = {"start_to_connected_s": round(connected_s, 2)}
+                if seconds:
+                    cpu_s = await _steady_cpu_s(state, agent, device_id, seconds)
+                    figures["agent_cpu_percent"] = round(cpu_s / seconds * 100, 2)
+                return {"agent_rss_mb": round(resident_mb(agent.pid), 1), **figures}
             finally:
                 await asyncio.to_thread(agent.stop)
         finally:
@@ -133,9 +140,9 @@ def _storage_id(state: sqlite3.Connection, device_id: str) -> str | None:
 async def _steady_cpu_s(state: sqlite3.Connection, agent: Child, device_id: str, seconds: float) -> float:
     """CPU of `seconds` at production intervals; fails unless the messages that were due arrived."""
     await asyncio.sleep(SETTLE_S)
-    before_s, heard = cpu_seconds(agent.pid), _telemetry_mark(state, device_id)
+    before_s, heard = threads_cpu_seconds(agent.pid), _telemetry_mark(state, device_id)
     await asyncio.sleep(seconds)
-    used_s = cpu_seconds(agent.pid) - before_s
+    used_s = threads_cpu_seconds(agent.pid) - before_s
     found, expected = _telemetry_mark(state, device_id) - heard, _messages_expected({AGENT_KIND: 1}, seconds)
     if not agent.running:
         raise BenchError(f"the {agent.name} died:\n{agent.last_words()}")

@@ -107,16 +107,22 @@ class DeviceCommands:
             if row is not None:
                 outcomes.append(
                     self._settle(
-                        tx, row["id"], row["device_id"], row["action"], reply.status.value, reply.reason, now_ms
+                        tx,
+                        CommandOutcome(
+                            row["id"],
+                            row["device_id"],
+                            row["action"],
+                            reply.status.value,
+                            reply.reason,
+                            now_ms,
+                            by_device=True,
+                        ),
                     )
                 )
         return outcomes
 
-    def _settle(
-        self, tx: Connection, command_id: str, device_id: str, action: str, status: str, reason: str, at: int
-    ) -> CommandOutcome:
-        outcome = CommandOutcome(command_id, device_id, action, status, reason, at)
-        for handler in self._handlers.get(action, ()):
+    def _settle(self, tx: Connection, outcome: CommandOutcome) -> CommandOutcome:
+        for handler in self._handlers.get(outcome.action, ()):
             handler(tx, outcome)
         return outcome
 
@@ -222,9 +228,8 @@ class DeviceCommands:
                     status = ReplyStatus.EXPIRED.value if waiting else ReplyStatus.FAILED.value
                     reason = "expired" if waiting else "unknown"
                     if repository.advance(tx, row["id"], status, reason, now_ms) is not None:
-                        ended.append(
-                            self._settle(tx, row["id"], row["device_id"], row["action"], status, reason, now_ms)
-                        )
+                        outcome = CommandOutcome(row["id"], row["device_id"], row["action"], status, reason, now_ms)
+                        ended.append(self._settle(tx, outcome))
                 return ended
 
             self.settled(await self._database.write(end))

@@ -11,6 +11,7 @@ from cloud.dispatch.rows import identity, insert_new
 from cloud.model import Notification
 from cloud.signals import Topic, notify
 from cloud.tables import device, outbox, person
+from fleet.incident import Priority
 
 INBOX: Final = "inbox"
 """Name of the channel that is the application itself; it exists in every configuration."""
@@ -87,6 +88,34 @@ def put(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
     if new:
         notify(tx, Topic.OUTBOX)
     return new
+
+
+def system(
+    tx: Connection,
+    key: str,
+    title_zh: str,
+    title_en: str,
+    facts: Mapping[str, Any],
+    now_ms: int,
+    *,
+    channels: Sequence[str],
+    urgent: bool = True,
+) -> int:
+    # system(tx, key, title_zh, title_en, facts, now_ms, *, channels, urgent=True) -> rows that are new.
+    # In the pipeline call `Dispatch.system(tx, key, title_zh, title_en, facts, now_ms, urgent=True)`: it knows the
+    # channels. The outbox is to be woken after the commit.
+    """Tell people, through every one of `channels`, that the system itself needs them; once per `key`, for ever.
+
+    `urgent` notices leave with the emergencies: at once and before all else. `facts` may hold `device_id` (its name
+    and place are added) and `error`, which people read as the reason.
+    """
+    device_id = str(facts.get("device_id", ""))
+    place = places(tx, [device_id])[device_id].facts() if device_id else {}
+    priority = Priority.EMERGENCY if urgent else Priority.HIGH
+    notification = Notification(
+        "system", key, priority.value, device_id, title_zh, title_en, {**place, **facts}, now_ms, "everybody"
+    )
+    return put(tx, outbox_rows(notification, "system", channels, urgent=urgent, available_at=now_ms))
 
 
 def withdraw(tx: Connection, references: Iterable[str], reason: str, at: int, *, urgent: bool) -> None:

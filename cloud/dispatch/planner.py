@@ -1,6 +1,6 @@
 """Turns what the rules decided into rows of the same commit: incidents, work orders and the outbox."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -46,6 +46,24 @@ class Dispatch:
             calls.announce(tx, new_calls, where, self.channels, now_ms=now_ms)
         self._tell(tx, new_alarms, made, where, now_ms)
         return [*map(_call_fact, new_calls), *map(_alarm_fact, new_alarms), *map(_order_fact, moves)]
+
+    def system(
+        self,
+        tx: Connection,
+        key: str,
+        title_zh: str,
+        title_en: str,
+        facts: Mapping[str, Any],
+        now_ms: int,
+        *,
+        urgent: bool = True,
+    ) -> int:
+        """Tell people on all channels that the system itself needs them: see `notices.system`.
+
+        Inside the caller's transaction, once per `key` for ever; returns how many rows are new. The outbox is to be
+        woken after the commit.
+        """
+        return notices.system(tx, key, title_zh, title_en, facts, now_ms, channels=self.channels, urgent=urgent)
 
     @staticmethod
     def _work(

@@ -242,15 +242,18 @@ class Ingest:
         draft.urgent = draft.urgent or envelope.lane is Lane.EMERGENCY
         if envelope.generation != lane.generation:
             intake.holes += 1  # the device says hello again when it learns the generation we know
+            self._accept_early(lane, envelope, message, now_ms, intake)
             return
         mark = lane.mark(envelope.lane)
         if envelope.seq <= mark:
             intake.duplicates += 1
+            self._accept_early(lane, envelope, message, now_ms, intake)
             return
         if envelope.seq != mark + 1:
             if envelope.evicted_from is None or envelope.evicted_from > mark + 1:
                 intake.holes += 1
                 draft.resend.add(envelope.lane)
+                self._accept_early(lane, envelope, message, now_ms, intake)
                 return
             intake.gaps.append(Gap(lane.device_id, envelope.lane, lane.generation, mark + 1, envelope.seq - 1))
         lane.advance(envelope.lane, envelope.seq)
@@ -268,6 +271,18 @@ class Ingest:
             envelope = msgspec.structs.replace(envelope, occurred_at=now_ms)
         late = now_ms - envelope.occurred_at > LATE_AFTER_MS
         intake.events.append(Accepted(lane, envelope, message.payload, event=payload, late=late))
+
+    def _accept_early(self, lane: DeviceLane, envelope: Any, message: Inbound, now_ms: int, intake: Intake) -> None:
+        """A number out of turn never hides a person: emergencies are passed on; their event ids tell repeats apart."""
+        if envelope.lane is not Lane.EMERGENCY:
+            return
+        try:
+            payload = self._payload(lane, envelope, now_ms)
+        except (PayloadError, UnusableError):
+            return  # refused, with its reason, when its turn comes
+        if not _plausible(envelope.occurred_at, now_ms):
+            envelope = msgspec.structs.replace(envelope, occurred_at=now_ms)
+        intake.events.append(Accepted(lane, envelope, message.payload, event=payload, early=True))
 
     def _payload(self, lane: DeviceLane, envelope: Any, now_ms: int) -> Any:
         if lane.retired:

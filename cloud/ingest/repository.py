@@ -25,7 +25,10 @@ _MARK: Final = text("""
     INSERT INTO spool_mark (spool, name, position) VALUES (:spool, :name, :position)
     ON CONFLICT (spool, name) DO UPDATE SET position = excluded.position
 """)
+_FORGET: Final = text("DELETE FROM quarantine WHERE id <= (SELECT max(id) FROM quarantine) - :keep")
 INTENTS_PER_BATCH_MAX: Final = 200
+QUARANTINED_ROWS_MAX: Final = 4_000
+QUARANTINED_BYTES_MAX: Final = 131_072
 
 
 def stored_events(tx: Connection, events: Iterable[Accepted]) -> set[tuple[str, str]]:
@@ -80,7 +83,11 @@ def store_gaps(tx: Connection, gaps: Iterable[Gap], received_at: int) -> None:
 
 
 def store_quarantined(tx: Connection, quarantined: Iterable[Quarantined]) -> None:
-    """Bytes and reason of what could not be used."""
+    """Bytes and reason of what could not be used; bounded, so that a flood of rubbish never fills the disk.
+
+    Of a message larger than `QUARANTINED_BYTES_MAX` the beginning is kept; beyond `QUARANTINED_ROWS_MAX` rows the
+    oldest give way.
+    """
     rows = [
         {
             "received_at": item.received_at,
@@ -88,13 +95,21 @@ def store_quarantined(tx: Connection, quarantined: Iterable[Quarantined]) -> Non
             "device_id": item.device_id,
             "lane": None if item.lane is None else item.lane.value,
             "seq": item.seq,
-            "reason": item.reason.replace("\x00", "�"),
-            "payload": item.payload,
+            "reason": _reason_of(item),
+            "payload": item.payload[:QUARANTINED_BYTES_MAX],
         }
         for item in quarantined
     ]
     if rows:
         tx.execute(quarantine.insert(), rows)
+        tx.execute(_FORGET, {"keep": QUARANTINED_ROWS_MAX})
+
+
+def _reason_of(item: Quarantined) -> str:
+    reason = item.reason.replace("\x00", "�")
+    if len(item.payload) > QUARANTINED_BYTES_MAX:
+        reason += f" (the first {QUARANTINED_BYTES_MAX} of {len(item.payload)} bytes are kept)"
+    return reason
 
 
 def waiting_intents(tx: Connection) -> list[Intent]:

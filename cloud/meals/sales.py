@@ -20,7 +20,7 @@ from fleet.messages import ReplyStatus
 _log = structlog.get_logger(__name__)
 
 RESOLVE_WITHIN_S: Final = 180.0
-"""Business seconds from payment to a refund if nothing proves a delivery. The machine starts no motor later than 160 s
+"""Business seconds from payment to a refund if the machine can't be asked (docs/adr/0010). The machine starts no motor later than 160 s
 after it accepted (`devices.meal_machine.controller.SALE_LIMIT_MS`), so a refunded meal is not vended afterwards."""
 DOUBT_S: Final = 30.0
 """Business seconds in which proof may still follow after the machine itself said "unknown"."""
@@ -114,12 +114,14 @@ def on_outcome(tx: Connection, outcome: CommandOutcome) -> None:
     if row is None or not SALE.allows(SaleState(row.state), SaleStep.LOSE):
         return
     status = ReplyStatus(outcome.status)
-    if status is ReplyStatus.REFUSED or (status is ReplyStatus.FAILED and outcome.reason not in _UNPROVEN):
+    # A machine that says "expired" read the command too late and never acted on it: proof that nothing moved.
+    declined = status is ReplyStatus.REFUSED or (status is ReplyStatus.EXPIRED and outcome.by_device)
+    if declined or (status is ReplyStatus.FAILED and outcome.reason not in _UNPROVEN):
         fail(tx, row, outcome.reason or "unknown", outcome.at)
     elif status is ReplyStatus.FAILED:
         lose(tx, row, outcome.reason, outcome.at, row.deadline_at)
     elif status is ReplyStatus.EXPIRED:
-        # An acceptance may be on its way behind a broken link, so the machine may be heating: wait for its last moment.
+        # The cloud gave up waiting. An acceptance may be on its way behind a broken link, so the machine may be heating: wait for its last moment.
         lose(tx, row, "link_lost", outcome.at, row.deadline_at)
 
 

@@ -20,7 +20,7 @@ from cloud.meals.lifecycle import FINAL, SaleState, SaleStep
 from cloud.meals.menu import Menu, Offer, menu_of
 from cloud.meals.schemas import PurchaseBody
 from cloud.ports import CommandSender, Database
-from cloud.wallet import idempotency
+from cloud.wallet import idempotency, ledger
 from devices.meal_machine.messages import Cancel, Dispense
 from fleet.clock import MILLISECONDS_PER_SECOND, Clock
 
@@ -156,6 +156,8 @@ class MealService:
             if offer.sku == body.sku:
                 if offer.stock_count < 1:
                     raise conflict("sold_out", f"{body.sku} is sold out at {body.device_id}.")
+                if not 1 <= offer.price_fen <= ledger.AMOUNT_FEN_MAX:
+                    raise conflict("not_priced", f"{body.sku} has no price at {body.device_id} yet.")
                 return offer
         raise not_found("meal", body.sku)
 

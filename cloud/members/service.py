@@ -122,7 +122,8 @@ class MemberService:
         if row is None or not matches or row.disabled_at is not None:
             raise ProblemError(401, "wrong_login", "Login or password is wrong", "Check both and try again.")
         self._by_account.succeeded(account)
-        self._by_address.succeeded(address)
+        # The address keeps its failures, or an own account would pay for guessing at others: only this try is free.
+        self._by_address.taken_back(address)
         token, csrf_token = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         lifetime_s = SESSION_LIFETIME_S[Role(row.role)]
         now_ms = self._clock.now_ms()

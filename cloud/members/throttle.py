@@ -35,6 +35,14 @@ class Throttle:
             self._failures.popitem(last=False)
             self.forgotten += 1
 
+    def taken_back(self, key: str) -> None:
+        """The failure counted last was none; those before it stay."""
+        count, since_s = self._failures.get(key, (0, 0.0))
+        if count > 1:
+            self._failures[key] = (count - 1, since_s)
+        else:
+            self._failures.pop(key, None)
+
     def succeeded(self, key: str) -> None:
         """Forget the failures of `key`."""
         self._failures.pop(key, None)

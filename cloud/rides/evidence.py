@@ -29,7 +29,10 @@ class LockEvidence:
         self._commands = commands
 
     def opened(self, tx: Connection, event: StoredEvent) -> None:
-        """The ride of the command that opened the lock starts at that moment; too late, and it is locked again."""
+        """The ride of the command that opened the lock starts at that moment; too late, and it is locked again.
+
+        Never under somebody else: while another ride holds the bike, a late opening is flagged and nothing more.
+        """
         if event.body.command_id is None:
             return  # by hand or force: the kind's rules raise the alarm
         ride = repository.by_command(tx, event.body.command_id)
@@ -44,7 +47,8 @@ class LockEvidence:
             _move(tx, ride, RideEvent.EXPIRED, event.received_at, reason="expired")
         if ride.state in {RideState.UNLOCKING, RideState.NEVER_BEGAN}:
             _flag(tx, ride, "opened_late", event.received_at)
-            self._lock_again(tx, event.device_id)
+            if repository.open_of_bike(tx, event.device_id) is None:
+                self._lock_again(tx, event.device_id)
 
     def closed(self, tx: Connection, event: StoredEvent) -> None:
         """The ride of this bike ends when its lock closed."""

@@ -30,6 +30,8 @@ class Desk(msgspec.Struct):
     alarms: dict[str, AlarmStatus] = {}
     call: CallStatus | None = None
     needs: dict[str, int] = {}
+    early: list[str] = []
+    """Event ids of presses that were acted on before their turn came."""
     mask: int = 0
     """Raw conditions of the kind's table as bits: the hot path compares it and is done."""
 

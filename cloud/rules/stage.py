@@ -26,6 +26,11 @@ LATE_MS: Final = 120_000
 CATCH_UP_MS: Final = 30_000
 """So long they may be on their way before what an old reading shows counts as present."""
 
+EARLY_MAX: Final = 16
+"""Presses out of turn that are remembered until their turn; the oldest is forgotten first."""
+NEVER_HEARD_AFTER_S: Final = 600.0
+"""Business seconds of listening after which a device that was enrolled and never spoke counts as silent."""
+
 _CALL_EVENTS: Final = {
     CallStep.PRESS: CallEvent.PRESS,
     CallStep.ATTEND: CallEvent.ATTEND,
@@ -94,7 +99,24 @@ class Rules:
         at = accepted.envelope.occurred_at
         if step is not None:
             self._call_step(lane, step, accepted.event.event_id, at, now_ms, decisions)
+        if accepted.early:
+            lane.desk.early = [*lane.desk.early, accepted.event.event_id][-EARLY_MAX:]
         self.on_reading(lane, at, now_ms, decisions)
+
+    def opens_call(self, accepted: Accepted) -> bool:
+        """Whether this event is somebody asking for help."""
+        return self._books[accepted.lane.kind].call_steps.get(accepted.event.type) is CallStep.PRESS
+
+    def on_repeat(self, accepted: Accepted, now_ms: int, decisions: Decisions) -> None:
+        """The turn of a press that was acted on early: if a call's end came between, it asks for help again."""
+        desk: Desk = accepted.lane.desk
+        event_id = accepted.event.event_id
+        if accepted.early or event_id not in desk.early:
+            return
+        desk.early = [other for other in desk.early if other != event_id]
+        if desk.call is None:
+            at = accepted.envelope.occurred_at
+            self._call_step(accepted.lane, CallStep.PRESS, event_id, at, now_ms, decisions)
 
     def on_heard(self, lane: DeviceLane, now_ms: int, decisions: Decisions) -> None:
         """Any other sign of life."""
@@ -122,8 +144,8 @@ class Rules:
         desk: Desk = lane.desk
         due: list[int] = []
         if not self._silence_known(desk):  # a silent device's old readings decide nothing
-            if lane.last_heard_at and listening_since_ms is not None:
-                due.append(max(lane.last_heard_at, listening_since_ms) + book.silent_after_ms)
+            if listening_since_ms is not None:
+                due.append(_silent_at(lane, book, listening_since_ms))
             for key, status in desk.alarms.items():
                 pending = self._pending_until(book.by_key.get(key), status)
                 if pending is not None:
@@ -222,9 +244,7 @@ class Rules:
 
     @staticmethod
     def _is_silent(lane: DeviceLane, book: _Rulebook, now_ms: int, listening_since_ms: int | None) -> bool:
-        if listening_since_ms is None or not lane.last_heard_at:
-            return False
-        return now_ms - max(lane.last_heard_at, listening_since_ms) >= book.silent_after_ms
+        return listening_since_ms is not None and now_ms >= _silent_at(lane, book, listening_since_ms)
 
     def _set_silent(
         self, lane: DeviceLane, book: _Rulebook, now_ms: int, decisions: Decisions, *, silent: bool
@@ -384,6 +404,12 @@ class Rules:
             )
             return {"state": status.state.value}
         raise IntentRefusedError("this alarm is over")
+
+
+def _silent_at(lane: DeviceLane, book: _Rulebook, listening_since_ms: int) -> int:
+    if not lane.last_heard_at:
+        return listening_since_ms + max(book.silent_after_ms, round(NEVER_HEARD_AFTER_S * MILLISECONDS_PER_SECOND))
+    return max(lane.last_heard_at, listening_since_ms) + book.silent_after_ms
 
 
 def _escalation_due(call: CallStatus) -> int:

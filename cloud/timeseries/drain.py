@@ -139,7 +139,7 @@ class SeriesDrain:
         async with self._one_step:
             if self._position is None:
                 self._position = await self._positions.load()
-                self._spool.release("series", self._position)
+                await asyncio.to_thread(self._spool.release, "series", self._position)
             work = await asyncio.to_thread(self._prepare, self._position)
             if work.next_position == self._position:
                 return False
@@ -148,7 +148,7 @@ class SeriesDrain:
                 await self._quarantine(work.quarantined)
             await self._positions.save(work.next_position)
             self._position = work.next_position
-            self._spool.release("series", work.next_position)
+            await asyncio.to_thread(self._spool.release, "series", work.next_position)
             self.statistics.records += work.records
             self.statistics.skipped_bytes += work.skipped_bytes
             return True

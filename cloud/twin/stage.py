@@ -36,15 +36,11 @@ class Twin:
         """Whether a folder offers this kind."""
         return kind in self._roles
 
-    def on_reading(self, lane: DeviceLane, reading: Any, now_ms: int) -> bool:
-        """One reading; False for one older than the latest: it is history and says nothing about now."""
+    def on_reading(self, lane: DeviceLane, reading: Any, now_ms: int) -> None:
+        """One reading, in the order of its lane: a device whose clock was set back is still believed."""
         lane.last_heard_at = now_ms
-        at = reading.at
-        if at < lane.last_reading_at:
-            return False
-        lane.last_reading_at = at
+        lane.last_reading_at = reading.at
         lane.state = self._apply_reading[lane.kind](lane.state, reading)
-        return True
 
     def on_event(self, accepted: Accepted, now_ms: int) -> None:
         """One event, in order."""

@@ -239,7 +239,7 @@ class SetMenu(Command):
     action: Literal["set_menu"] = "set_menu"
     slot: Slot = labelled(zh="货道", en="Slot")
     sku: Sku = labelled(zh="餐品", en="Meal")
-    price_fen: int = measured("fen", 0, 65_535, zh="价格", en="Price")
+    price_fen: int = measured("fen", 1, 65_535, zh="价格", en="Price")
 
 
 class Reboot(Command):

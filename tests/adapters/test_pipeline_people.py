@@ -1,6 +1,7 @@
 """What people do to devices: acts in a device's lane, commands and their outcome, and who owns a device at all."""
 
 import asyncio
+import json
 
 import pytest
 from pipeline_bench import KEY_ID, Cloud, Devices, until
@@ -9,7 +10,7 @@ from sqlalchemy import update
 from cloud.device_commands.service import ACCEPT_GRACE_S
 from cloud.ingest.leases import LEASE_S, LeaseLostError
 from cloud.ports import IntentRefusedError
-from cloud.tables import alarm, call, call_transition, command, device, intent, shard_lease
+from cloud.tables import alarm, call, call_transition, command, device, intent, outbox, shard_lease
 from devices.bike.messages import Ring, Unlock
 from devices.nursing_room.messages import ShowHelpComing, StartSelfTest
 from fleet.envelope import Acknowledgement, Lane
@@ -295,3 +296,42 @@ async def test_the_same_owner_takes_its_leases_again_at_once(cloud, people, tmp_
     async with second.running():
         people.say(ROOM.emergency(1))
         await people.acknowledged(ROOM, Lane.EMERGENCY, 1)
+
+
+async def test_a_press_under_a_number_that_was_used_before_still_calls_and_is_stored_once(cloud, people):
+    async with cloud.running():
+        people.say(ROOM.emergency(1))
+        await people.acknowledged(ROOM, Lane.EMERGENCY, 1)
+        fresh = hex_id("a press from a storage that was rolled back")
+        for _ in range(3):
+            people.say(ROOM.emergency(1, event_id=fresh))
+        await until(lambda: len(cloud.rows(call_transition)) == 2, "the second press")
+        await cloud.next_round()
+        presses = [row["event_id"] for row in cloud.rows(call_transition)]
+        assert presses == [PRESS, fresh]
+
+
+async def test_a_press_behind_a_hole_is_heard_before_the_hole_is_filled(cloud, people):
+    async with cloud.running():
+        people.say(ROOM.emergency(2))
+        await until(lambda: cloud.rows(call), "the call")
+        assert cloud.pipeline.lanes["room-001"].emergency_seq == 0
+        people.say(ROOM.emergency(1))
+        people.say(ROOM.emergency(2))
+        await people.acknowledged(ROOM, Lane.EMERGENCY, 2)
+        assert len(cloud.rows(call)) == 1
+        assert len(cloud.rows(call_transition)) == 2
+
+
+async def test_an_emergency_that_can_not_be_read_reaches_a_person_and_blocks_nothing(cloud, people):
+    async with cloud.running():
+        topic, payload = ROOM.emergency(1)
+        people.say((topic, payload.replace(b'"press_id"', b'"unknown_field"')))
+        people.say(ROOM.emergency(2))
+        await people.acknowledged(ROOM, Lane.EMERGENCY, 2)
+        notices = [json.loads(row["notification"]) for row in cloud.rows(outbox)]
+        assert {(notice["kind_of"], notice["priority"]) for notice in notices} == {
+            ("system", "emergency"),
+            ("call", "emergency"),
+        }
+        assert all(row["urgent"] == 1 for row in cloud.rows(outbox))

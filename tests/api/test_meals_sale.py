@@ -5,10 +5,13 @@ import asyncio
 import pytest
 from meals_bench import MACHINE
 from meals_cases import BODY, PRICE, buy, look
-from sqlalchemy import select
+from pydantic import ValidationError
+from sqlalchemy import select, update
 
 from cloud import tables
 from cloud.wallet import idempotency
+from devices.meal_machine.messages import SetMenu
+from fleet.messages import Reply, ReplyStatus
 
 pytest_plugins = ("meals_cases",)
 
@@ -144,6 +147,34 @@ async def test_an_unreachable_machine_leads_to_a_refund_by_the_deadline(bench):
     await bench.run(200)
     assert bench.outcomes() == {}, "the command expired: the machine must not vend later"
     assert bench.balance() == 20_000
+
+
+@pytest.mark.parametrize("status", [ReplyStatus.EXPIRED, ReplyStatus.REFUSED])
+async def test_a_machine_that_says_it_did_not_act_leads_to_a_refund_at_once(bench, status):
+    bench.connected = False
+    bought = (await buy(bench)).json()
+    await bench.run(2)
+    command_id = bench.database.read_here(lambda tx: tx.execute(select(tables.purchase.c.command_id)).scalar_one())
+    said = Reply(command_id=command_id, device_id=MACHINE, status=status, reason=status.value, at=bench.now_ms)
+    (outcome,) = bench.database.write_here(lambda tx: bench.commands.record_replies(tx, [said], bench.now_ms))
+    assert outcome.by_device
+    found = (await look(bench, bought["id"])).json()
+    assert (found["state"], found["reason"]) == ("refunded", status.value)
+    assert bench.balance() == 20_000
+
+
+async def test_a_meal_without_a_price_is_not_sold_and_no_menu_may_give_it_none(bench):
+    twin = tables.twin
+    state = bench.database.read_here(lambda tx: tx.execute(select(twin.c.state)).scalar_one())
+    assert f'"price_fen":{PRICE}' in state
+    free = state.replace(f'"price_fen":{PRICE}', '"price_fen":0')
+    bench.database.write_here(lambda tx: tx.execute(update(twin).values(state=free)))
+    answer = await buy(bench)
+    assert (answer.status_code, answer.json()["code"]) == (409, "not_priced")
+    async with bench.client() as client:
+        assert (await client.get("/api/v1/purchases")).json()["purchases"] == []
+    with pytest.raises(ValidationError):
+        SetMenu(slot="A1", sku="mapo-tofu", price_fen=0)
 
 
 async def test_a_link_lost_in_mid_sale_still_ends_delivered_when_the_proof_arrives_in_time(bench):

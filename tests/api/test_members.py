@@ -8,7 +8,7 @@ from sqlalchemy import select
 from cloud import tables
 from cloud.api.access import CSRF_HEADER
 from cloud.members.seed import seed_demo
-from cloud.members.service import ACCOUNT_FAILURES_MAX, FAILURE_WINDOW_S, MemberService
+from cloud.members.service import ACCOUNT_FAILURES_MAX, ADDRESS_FAILURES_MAX, FAILURE_WINDOW_S, MemberService
 from cloud.members.throttle import KEYS_MAX, Throttle
 from fleet.clock import ManualClock
 from tests.web.client import client
@@ -93,6 +93,18 @@ async def test_guessing_is_slowed_down_per_account_known_or_not(world, login):
         world.clock.advance(seconds=FAILURE_WINDOW_S + 1)
         again = await stranger.post("/api/v1/session", json={"login": login, "password": "guess"})
         assert again.status_code == 401
+
+
+async def test_an_own_login_does_not_pay_for_guessing_at_others_from_one_address(world):
+    async with client(world) as stranger:
+        own = {"login": "employee", "password": PASSWORD}
+        for number in range(ADDRESS_FAILURES_MAX):
+            guess = await stranger.post("/api/v1/session", json={"login": f"guessed-{number}", "password": "guess"})
+            assert guess.status_code == 401
+            if number < ADDRESS_FAILURES_MAX - 1:
+                assert (await stranger.post("/api/v1/session", json=own)).status_code == 201
+        refused = await stranger.post("/api/v1/session", json={"login": "guessed-more", "password": "guess"})
+        assert refused.status_code == 429
 
 
 def test_the_throttle_is_bounded_and_counts_what_it_forgets():

@@ -234,6 +234,19 @@ async def test_opened_after_the_bike_said_no_is_flagged_and_locked_again(world, 
     assert [row.action for row in world.commands_of()] == ["unlock", "lock"]
 
 
+@pytest.mark.parametrize("has_opened", [False, True])
+async def test_a_late_opening_never_locks_the_bike_under_the_next_rider(world, wang, has_opened):
+    late = await world.rides.ask(BIKE, wang)
+    await world.reply(late.command_id, ReplyStatus.EXPIRED, "expired")
+    following = await world.rides.ask(BIKE, world.people["li"])
+    if has_opened:
+        await world.evidence("lock_opened", command_id=following.command_id)
+    await world.evidence("lock_opened", command_id=late.command_id)
+    assert [row.action for row in world.commands_of()] == ["unlock", "unlock"]
+    assert world.ride_row(late.id).flagged == "opened_late"
+    assert world.ride_row(following.id).state == ("riding" if has_opened else "unlocking")
+
+
 async def test_a_late_opening_of_a_bike_that_has_been_retired_is_still_flagged(world, wang):
     ride = await world.rides.ask(BIKE, wang)
     world.clock.advance(seconds=EVIDENCE_WITHIN_S + 1)

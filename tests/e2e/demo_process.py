@@ -10,12 +10,21 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
+
+from cli.broker import find_mosquitto
 
 TREE = Path(__file__).parent.parent.parent
 START_S_MAX = 60.0
 END_S_MAX = 75.0
 _URL = re.compile(r"Running after [0-9.]+ s: (http://\S+)")
 _LOGIN = re.compile(r"sign in as (\S+) / (\S+)")
+
+
+def needs_mosquitto():
+    """Skip loudly where there is none; `fleet demo` itself would install it."""
+    if find_mosquitto() is None:
+        pytest.skip("Mosquitto is not installed; `make test` installs it when it is root")
 
 
 def fleet(*arguments, env=None, timeout=60):
@@ -38,6 +47,7 @@ class DemoProcess:
         self._clients = {}
 
     def __enter__(self):
+        needs_mosquitto()
         command = [
             sys.executable,
             "-m",
@@ -54,14 +64,14 @@ class DemoProcess:
         )
         try:
             self._read_until(lambda: len(_LOGIN.findall(self.words)) == 3, START_S_MAX)
-        except BaseException:
-            self.__exit__()
+        except BaseException as error:
+            self.__exit__(type(error), error)
             raise
         self.base_url = _URL.search(self.words).group(1)
         self.logins = dict(_LOGIN.findall(self.words))
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, error, _trace=None):
         for client in self._clients.values():
             client.close()
         if self._process.poll() is None:
@@ -71,8 +81,16 @@ class DemoProcess:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        if error is not None and not self._process.stderr.closed:
+            self._explain(self._process.stderr.read().decode())
         self._process.stdout.close()
         self._process.stderr.close()
+
+    def _explain(self, last_words):
+        """What a failed test wants to see; pytest shows it."""
+        print(self.words + last_words)
+        for log in sorted(self.directory.glob("*.log")):
+            print(f"--- {log.name}", *log.read_text(errors="replace").splitlines()[-15:], sep="\n")
 
     def _read_until(self, holds, within_s):
         deadline = time.monotonic() + within_s

@@ -43,7 +43,8 @@ def one(ingest, message, **keywords):
 
 def accepted_seqs(intake):
     telemetry = [(lane.device_id, Lane.TELEMETRY, envelope.seq) for lane, envelope, _ in intake.telemetry]
-    return telemetry + [(item.lane.device_id, item.envelope.lane, item.envelope.seq) for item in intake.events]
+    in_turn = [item for item in intake.events if not item.early]
+    return telemetry + [(item.lane.device_id, item.envelope.lane, item.envelope.seq) for item in in_turn]
 
 
 NEXT = {

@@ -142,17 +142,23 @@ class Bench:
     def reading(self, at: int | None = None, **fields: Any) -> None:
         at = self.now if at is None else at
         reading = ProbeReading(at=at, **{"celsius": 20.0, **fields})
-        if self.twin.on_reading(self.lane, reading, self.now):
-            self.rules.on_reading(self.lane, at, self.now, self.decided)
+        self.twin.on_reading(self.lane, reading, self.now)
+        self.rules.on_reading(self.lane, at, self.now, self.decided)
 
-    def event(self, of: type[Event], at: int | None = None, event_id: str | None = None) -> str:
+    def event(self, of: type[Event], at: int | None = None, event_id: str | None = None, *, early: bool = False) -> str:
         self._numbers += 1
         identity = event_id or hex_id(self._numbers)
         envelope = types.SimpleNamespace(occurred_at=self.now if at is None else at)
-        accepted = Accepted(self.lane, envelope, b"", event=of(event_id=identity))  # type: ignore[call-arg]
+        accepted = Accepted(self.lane, envelope, b"", event=of(event_id=identity), early=early)  # type: ignore[call-arg]
         self.twin.on_event(accepted, self.now)
         self.rules.on_event(accepted, self.now, self.decided)
         return identity
+
+    def repeat(self, of: type[Event], event_id: str) -> None:
+        """An event that is stored already comes in its turn."""
+        envelope = types.SimpleNamespace(occurred_at=self.now)
+        accepted = Accepted(self.lane, envelope, b"", event=of(event_id=event_id))  # type: ignore[call-arg]
+        self.rules.on_repeat(accepted, self.now, self.decided)
 
     def heard(self) -> None:
         self.lane.last_heard_at = self.now

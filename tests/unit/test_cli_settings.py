@@ -7,6 +7,7 @@ from cli_support import fleet, one_line
 
 from cli import settings_errors
 from cli.demo.command import parse_duration
+from cli.serve import _summary
 
 
 @pytest.mark.parametrize(
@@ -140,3 +141,12 @@ def test_the_doctor_on_an_empty_machine_says_what_to_do(tmp_path):
     assert for_people.exit_code == 3
     assert "fleet serve" in for_people.stdout
     assert for_people.stdout.count("→") >= 3
+
+
+def test_the_summary_of_a_server_tells_no_secret():
+    settings = settings_errors.cloud_settings(
+        database_url="postgresql+psycopg://fleet:s3cret@db/fleet", webhook_secret="s3cret", influxdb_token="s3cret"
+    )
+    summary = json.dumps(_summary(settings, "all"))
+    assert "s3cret" not in summary
+    assert json.loads(summary)["database"] == "external"

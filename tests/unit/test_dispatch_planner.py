@@ -301,3 +301,29 @@ def test_channels_are_checked():
     assert Dispatch(("webhook",)).channels == ("inbox", "webhook")
     with pytest.raises(ValueError, match="different"):
         Dispatch(("chat", "chat"))
+
+
+def test_a_notice_of_the_system_is_put_once_per_key_on_every_channel_before_all_else(database):
+    def tell(key, *, urgent=True):
+        facts = {"device_id": "room-001", "error": "schema"}
+        return database.write_here(
+            lambda tx: DISPATCH.system(
+                tx, key, "无法读取的紧急消息", "An emergency nobody can read", facts, NOW, urgent=urgent
+            )
+        )
+
+    assert [tell("refused:room-001:7"), tell("refused:room-001:7"), tell("refused:room-001:8", urgent=False)] == [
+        3,
+        0,
+        3,
+    ]
+    found = database.read_here(lambda tx: rows(tx, outbox))
+    assert [(row["channel"], row["urgent"], row["available_at"]) for row in found[:3]] == [
+        (channel, 1, NOW) for channel in CHANNELS
+    ]
+    told = database.read_here(waiting)
+    assert [(one.kind_of, one.priority, one.facts["device_name"]) for one in told] == [
+        ("system", "emergency", "room-001"),
+        ("system", "high", "room-001"),
+    ]
+    assert told[0].facts["error"] == "schema"

@@ -71,6 +71,18 @@ def test_a_hole_asks_for_the_lane_again_and_takes_nothing(ingest, lanes, lane):
     assert not intake.quarantined
 
 
+@pytest.mark.parametrize(
+    ("seq", "changes"),
+    [(1, {}), (3, {}), (2, {"boot_epoch": boot_epoch(2, 1)}), (2, {"boot_epoch": boot_epoch(0, 1)})],
+    ids=["number used before", "hole", "newer storage", "older storage"],
+)
+def test_an_emergency_out_of_turn_is_passed_on_by_its_event_id_and_changes_no_mark(ingest, lanes, seq, changes):
+    one(ingest, in_lane(Lane.EMERGENCY, 1))
+    intake = one(ingest, in_lane(Lane.EMERGENCY, seq, **changes))
+    assert [(item.early, item.event.event_id) for item in intake.events] == [(True, hex_id(seq))]
+    assert mark_of(lanes, Lane.EMERGENCY) == 1
+
+
 @all_lanes
 def test_an_evicted_range_is_passed_over_and_recorded(ingest, lanes, lane):
     intake = one(ingest, in_lane(lane, 5, evicted_from=1))

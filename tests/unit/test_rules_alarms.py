@@ -5,6 +5,7 @@ from rules_cases import ALARMS, SILENT_AFTER_S, Bench, Broken, Mended, ProbeRead
 
 from cloud.ports import IntentRefusedError
 from cloud.rules.conditions import SILENT, compile_conditions
+from cloud.rules.stage import NEVER_HEARD_AFTER_S
 from fleet.kind import Flag, Threshold
 from tests.device_messages import NOW_MS
 
@@ -118,12 +119,12 @@ def test_a_pending_delay_survives_a_restart(bench):
 # --- data that waited ---------------------------------------------------------------------------------------------
 
 
-def test_a_reading_older_than_the_latest_says_nothing_about_now(bench):
+def test_a_device_whose_clock_was_set_back_is_still_judged(bench):
     bench.reading()
-    bench.reading(at=bench.now - 1, celsius=90.0)
-    bench.wait(1000)
-    assert bench.alarms() == []
-    assert bench.lane.state.reading.celsius == 20.0
+    bench.reading(at=bench.now - 10 * 86_400_000, celsius=90.0)
+    bench.wait(60)
+    assert ("hot", "activate") in bench.alarms()
+    assert bench.lane.state.reading.celsius == 90.0
 
 
 @pytest.mark.parametrize("fields", [{"celsius": 90.0}, {"celsius": 60.0}, {"open": True}, {"volts": 1.0}])
@@ -201,9 +202,11 @@ def test_after_our_own_outage_every_device_has_its_whole_time(bench):
     assert bench.alarms() == [(SILENT, "activate")]
 
 
-def test_a_device_that_never_spoke_is_not_silent(bench):
-    bench.wait(1000, hearing=False)
+def test_a_device_that_was_enrolled_and_never_spoke_is_announced(bench):
+    bench.wait(NEVER_HEARD_AFTER_S - 1, hearing=False)
     assert bench.alarms() == []
+    bench.wait(1, hearing=False)
+    assert bench.alarms() == [(SILENT, "activate")]
 
 
 def test_the_last_reading_of_a_silent_device_decides_nothing(bench):

@@ -254,3 +254,29 @@ def test_work_is_wanted_once_per_cause_and_again_after_it_was_gone(bench):
     assert needs(bench) == [("cool", True)]
     bench.event(Mended)
     assert needs(bench) == [("mend", False)]
+
+
+# --- presses out of turn ------------------------------------------------------------------------------------------
+
+
+def test_a_press_that_overtook_the_end_of_an_earlier_call_asks_again_in_its_turn(bench):
+    bench.event(Pressed)
+    second = bench.event(Pressed, early=True)  # its number is not the next: the earlier call's end is still missing
+    bench.event(Cleared)
+    assert bench.lane.desk.call is None
+    bench.take()
+    bench.restart()
+    bench.repeat(Pressed, second)
+    assert bench.lane.desk.call.call_id == second
+    assert [change.step for change in bench.take().calls] == ["press"]
+    bench.event(Cleared)
+    bench.repeat(Pressed, second)
+    assert bench.lane.desk.call is None, "only its first turn counts"
+
+
+def test_a_press_that_was_early_and_is_open_changes_nothing_in_its_turn(bench):
+    press = bench.event(Pressed, early=True)
+    bench.take()
+    bench.repeat(Pressed, press)
+    assert bench.take().calls == []
+    assert bench.lane.desk.early == []

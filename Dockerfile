@@ -10,12 +10,12 @@ RUN python -m venv /build \
  && /build/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements/bootstrap.txt
 ENV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1
 RUN /build/bin/uv venv /opt/cloud && /build/bin/uv venv /opt/edge \
- && /build/bin/uv pip install --no-cache --python /opt/cloud --require-hashes --only-binary :all: -r requirements/cloud.txt \
- && /build/bin/uv pip install --no-cache --python /opt/edge --require-hashes --only-binary :all: -r requirements/edge.txt
+ && /build/bin/uv pip install --no-cache --compile-bytecode --python /opt/cloud --require-hashes --only-binary :all: -r requirements/cloud.txt \
+ && /build/bin/uv pip install --no-cache --compile-bytecode --python /opt/edge --require-hashes --only-binary :all: -r requirements/edge.txt
 COPY . .
 RUN /build/bin/hatchling build --target wheel --directory /dist \
- && /build/bin/uv pip install --no-cache --python /opt/cloud --no-deps /dist/*.whl \
- && /build/bin/uv pip install --no-cache --python /opt/edge --no-deps /dist/*.whl
+ && /build/bin/uv pip install --no-cache --compile-bytecode --python /opt/cloud --no-deps /dist/*.whl \
+ && /build/bin/uv pip install --no-cache --compile-bytecode --python /opt/edge --no-deps /dist/*.whl
 
 FROM ${PYTHON} AS base
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin fleet \

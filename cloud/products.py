@@ -9,6 +9,7 @@ from cloud.api.changes import Changes
 from cloud.api.services import Services
 from cloud.calls.service import CallService
 from cloud.devices.service import DeviceService
+from cloud.inbox.service import InboxService
 from cloud.meals import sales
 from cloud.meals.service import MealService
 from cloud.model import EventHandler, OutcomeHandler
@@ -55,6 +56,7 @@ def add_services(
     services.add(DeviceService(database, clock, series, commands, intents))
     services.add(AlarmService(database, clock, intents))
     services.add(CallService(database, clock, intents))
+    services.add(InboxService(database, clock))
     services.add(WorkOrderService(database, clock, changes))
     services.add(WalletService(database, clock))
     rides = RideService(database, clock, commands, changes, new_id)

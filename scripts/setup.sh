@@ -52,7 +52,7 @@ say "installing the installer (requirements/bootstrap.txt)"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
   -r requirements/bootstrap.txt || fail "pip failed; is the package registry reachable? Behind a proxy set HTTPS_PROXY; for a mirror set PIP_INDEX_URL and UV_INDEX_URL"
 say "installing requirements/$what.txt"
-"$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --require-hashes --only-binary :all: -r "requirements/$what.txt" \
+"$venv/bin/uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" --require-hashes --only-binary :all: -r "requirements/$what.txt" \
   || fail "uv failed; is the package registry reachable? Behind a proxy set HTTPS_PROXY; for a mirror set UV_INDEX_URL"
 "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --no-deps --no-build-isolation --editable .
 "$venv/bin/python" -m scripts.assets

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query
 from cloud.alarms.schemas import AcknowledgeBody, AlarmAnswer, AlarmList
 from cloud.alarms.service import AlarmService
 from cloud.api.access import Person, allow
+from cloud.api.paging import Before
 from cloud.api.services import service
 from fleet.incident import AlarmState, Priority
 
@@ -26,7 +27,7 @@ async def list_alarms(
     priority: Annotated[Priority | None, Query()] = None,
     device_id: Annotated[str | None, Query(max_length=32)] = None,
     is_open: Annotated[bool, Query(alias="open", description="leave out what is back to normal")] = False,
-    before: Annotated[int | None, Query(ge=0, description="`next_before` of the page before")] = None,
+    before: Before = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> AlarmList:
     """Alarms, newest first."""

@@ -1,11 +1,26 @@
 """Alarms in SQL, for reading; their only writer is dispatch, inside the pipeline's commit."""
 
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Connection, Row, Select, case, select, tuple_
 
+from cloud.api.paging import mark, older, place_of
 from cloud.tables import alarm, alarm_transition, device, person, work_order
-from fleet.incident import AlarmState
+from fleet.incident import AlarmState, Priority
+
+_ranks: Final = {
+    (priority.value, seen): number + len(Priority) * seen
+    for number, priority in enumerate(Priority)
+    for seen in (False, True)
+}
+_is_seen = alarm.c.state == AlarmState.ACKNOWLEDGED.value
+_rank = case(
+    *(
+        ((alarm.c.priority == priority) & (_is_seen if seen else ~_is_seen), rank)
+        for (priority, seen), rank in _ranks.items()
+    ),
+    else_=len(_ranks),
+)
 
 
 def _lines() -> Select[Any]:
@@ -16,7 +31,7 @@ def _lines() -> Select[Any]:
     return select(*columns).select_from(joined)
 
 
-def alarms(tx: Connection, *, wanted: dict[str, str], is_open: bool, before: int | None, limit: int) -> list[Row[Any]]:
+def alarms(tx: Connection, *, wanted: dict[str, str], is_open: bool, before: str | None, limit: int) -> list[Row[Any]]:
     """Newest first. `wanted` maps columns (`state`, `kind`, `priority`, `device_id`) to values."""
     statement = _lines()
     for column, value in wanted.items():
@@ -24,8 +39,23 @@ def alarms(tx: Connection, *, wanted: dict[str, str], is_open: bool, before: int
     if is_open:
         statement = statement.where(alarm.c.state != AlarmState.NORMAL.value)
     if before is not None:
-        statement = statement.where(alarm.c.activated_at < before)
-    return list(tx.execute(statement.order_by(alarm.c.activated_at.desc(), alarm.c.id).limit(limit)))
+        statement = statement.where(older(alarm.c.activated_at, alarm.c.id, before))
+    return list(tx.execute(statement.order_by(alarm.c.activated_at.desc(), alarm.c.id.desc()).limit(limit)))
+
+
+def open_alarms(tx: Connection, after: str | None, limit: int) -> list[Row[Any]]:
+    """What is not back to normal, in the order in which it needs people: see `urgency_of`. `after` is a mark of it."""
+    place = (_rank, -alarm.c.activated_at, alarm.c.id)
+    statement = _lines().where(alarm.c.state != AlarmState.NORMAL.value)
+    if after is not None:
+        rank, activated_at, alarm_id = place_of(after, 2)
+        statement = statement.where(tuple_(*place) > tuple_(rank, -activated_at, alarm_id))
+    return list(tx.execute(statement.order_by(*place).limit(limit)))
+
+
+def urgency_of(row: Row[Any]) -> str:
+    """The mark of an open alarm: what nobody has seen first, then by priority, then the newest."""
+    return mark(_ranks[row.priority, row.state == AlarmState.ACKNOWLEDGED.value], row.activated_at, row.id)
 
 
 def alarm_by_id(tx: Connection, alarm_id: str) -> Row[Any] | None:

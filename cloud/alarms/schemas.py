@@ -47,7 +47,7 @@ class AlarmList(BaseModel):
     """One page of alarms, newest first; `next_before` is None on the last one."""
 
     alarms: list[AlarmLine]
-    next_before: int | None
+    next_before: str | None
 
 
 class AlarmStep(BaseModel):

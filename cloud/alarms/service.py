@@ -9,6 +9,7 @@ from cloud import audit
 from cloud.alarms import repository
 from cloud.alarms.schemas import AlarmAnswer, AlarmGuide, AlarmLine, AlarmList, AlarmStep, TextAnswer
 from cloud.api.access import Person
+from cloud.api.paging import mark
 from cloud.api.problem import conflict, not_found
 from cloud.dispatch.orders import alarm_cause
 from cloud.ports import Database, IntentRefusedError, LaneIntents
@@ -26,14 +27,24 @@ class AlarmService:
         self._intents = intents
         self._definitions: dict[str, dict[str, AlarmDefinition]] = {}
 
-    async def alarms(self, wanted: dict[str, str], *, is_open: bool, before: int | None, limit: int) -> AlarmList:
+    async def alarms(self, wanted: dict[str, str], *, is_open: bool, before: str | None, limit: int) -> AlarmList:
         """One page, newest first."""
         rows = await self._database.read(
             lambda tx: repository.alarms(tx, wanted=wanted, is_open=is_open, before=before, limit=limit + 1)
         )
         more = len(rows) > limit
         return AlarmList(
-            alarms=[self._line(row) for row in rows[:limit]], next_before=rows[limit - 1].activated_at if more else None
+            alarms=[self._line(row) for row in rows[:limit]],
+            next_before=mark(rows[limit - 1].activated_at, rows[limit - 1].id) if more else None,
+        )
+
+    async def open_alarms(self, after: str | None, limit: int) -> AlarmList:
+        """One page of what is not back to normal, the most urgent first; `next_before` is the next page's `after`."""
+        rows = await self._database.read(lambda tx: repository.open_alarms(tx, after, limit + 1))
+        more = len(rows) > limit
+        return AlarmList(
+            alarms=[self._line(row) for row in rows[:limit]],
+            next_before=repository.urgency_of(rows[limit - 1]) if more else None,
         )
 
     async def alarm(self, alarm_id: str) -> AlarmAnswer:

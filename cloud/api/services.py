@@ -5,6 +5,8 @@ from typing import Any, TypeVar, cast
 
 from fastapi import Request
 
+from cloud.api.problem import ProblemError
+
 T = TypeVar("T")
 
 
@@ -19,11 +21,12 @@ class Services:
         self._by_type[as_type or type(instance)] = instance
 
     def get(self, kind: type[T]) -> T:
-        """The instance offered as `kind`; raises LookupError."""
+        """The instance offered as `kind`; raises ProblemError 503 in a process without that role."""
         try:
             return cast(T, self._by_type[kind])
         except KeyError:
-            raise LookupError(f"no service {kind.__name__}: this process was started without its role") from None
+            detail = f"This process was started without the role that offers {kind.__name__}; ask one that has it."
+            raise ProblemError(503, "role_not_here", "Not offered by this process", detail) from None
 
 
 def service(kind: type[T]) -> Callable[[Request], T]:

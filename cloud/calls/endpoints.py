@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 
 from cloud.api.access import Person, allow
+from cloud.api.paging import Before
 from cloud.api.services import service
 from cloud.calls.schemas import CallAnswer, CallList
 from cloud.calls.service import CallService
@@ -22,7 +23,7 @@ async def list_calls(
     *,
     is_open: Annotated[bool | None, Query(alias="open", description="true: not cleared; false: history")] = None,
     device_id: Annotated[str | None, Query(max_length=32)] = None,
-    before: Annotated[int | None, Query(ge=0, description="`next_before` of the page before")] = None,
+    before: Before = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> CallList:
     """Calls, newest first, each with every step from press to cleared."""

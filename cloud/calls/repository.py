@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Connection, Row, Select, case, select, tuple_
 
+from cloud.api.paging import mark, older, place_of
 from cloud.tables import call, call_transition, device, person
 from fleet.incident import CallState
 
@@ -18,7 +19,7 @@ def _lines() -> Select[Any]:
 
 
 def calls(
-    tx: Connection, *, is_open: bool | None, device_id: str | None, before: int | None, limit: int
+    tx: Connection, *, is_open: bool | None, device_id: str | None, before: str | None, limit: int
 ) -> list[Row[Any]]:
     """Newest first; `is_open` False gives the history of cleared ones, None both."""
     statement = _lines()
@@ -28,8 +29,22 @@ def calls(
     if device_id is not None:
         statement = statement.where(call.c.device_id == device_id)
     if before is not None:
-        statement = statement.where(call.c.pressed_at < before)
-    return list(tx.execute(statement.order_by(call.c.pressed_at.desc(), call.c.id).limit(limit)))
+        statement = statement.where(older(call.c.pressed_at, call.c.id, before))
+    return list(tx.execute(statement.order_by(call.c.pressed_at.desc(), call.c.id.desc()).limit(limit)))
+
+
+def open_calls(tx: Connection, after: str | None, limit: int) -> list[Row[Any]]:
+    """Calls that are not cleared: those that nobody accepted first, then who has waited longest. `after` is a mark."""
+    place = (case((call.c.state == CallState.CALLING.value, 0), else_=1), call.c.pressed_at, call.c.id)
+    statement = _lines().where(call.c.state != CallState.CLEARED.value)
+    if after is not None:
+        statement = statement.where(tuple_(*place) > tuple_(*place_of(after, 2)))
+    return list(tx.execute(statement.order_by(*place).limit(limit)))
+
+
+def urgency_of(row: Row[Any]) -> str:
+    """The mark of a call in the order of `open_calls`."""
+    return mark(int(row.state != CallState.CALLING.value), row.pressed_at, row.id)
 
 
 def call_by_id(tx: Connection, call_id: str) -> Row[Any] | None:

@@ -48,4 +48,4 @@ class CallList(BaseModel):
     """One page of calls, newest first; `next_before` is None on the last one."""
 
     calls: list[CallAnswer]
-    next_before: int | None
+    next_before: str | None

@@ -2,17 +2,21 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Row
 
 from cloud import audit
 from cloud.api.access import Person
+from cloud.api.paging import mark
 from cloud.api.problem import conflict, not_found
 from cloud.calls import repository
 from cloud.calls.schemas import CallAnswer, CallList, CallStep
 from cloud.ports import Database, IntentRefusedError, LaneIntents
 from fleet.clock import MILLISECONDS_PER_SECOND, Clock
+
+EVERY_ROOM: Final = "*"
+"""What the audit names as looked at when no room was chosen."""
 
 
 class CallService:
@@ -24,19 +28,35 @@ class CallService:
         self._intents = intents
 
     async def calls(
-        self, person: Person, *, is_open: bool | None, device_id: str | None, before: int | None, limit: int
+        self, person: Person, *, is_open: bool | None, device_id: str | None, before: str | None, limit: int
     ) -> CallList:
-        """One page, newest first. Looking at the history of one room is written down."""
+        """One page, newest first. Looking at the history of rooms is written down, once per request."""
 
         def read(tx: Connection) -> tuple[list[Row[Any]], list[Row[Any]]]:
             rows = repository.calls(tx, is_open=is_open, device_id=device_id, before=before, limit=limit + 1)
             return rows, repository.steps(tx, [row.id for row in rows[:limit]])
 
-        if device_id is not None and not is_open:
-            await self._note_view(person, device_id)
+        if not is_open:
+            await self._note_view(person, device_id or EVERY_ROOM)
         rows, steps = await self._database.read(read)
         more = len(rows) > limit
-        return CallList(calls=_answers(rows[:limit], steps), next_before=rows[limit - 1].pressed_at if more else None)
+        next_before = mark(rows[limit - 1].pressed_at, rows[limit - 1].id) if more else None
+        return CallList(calls=_answers(rows[:limit], steps), next_before=next_before)
+
+    async def open_calls(self, after: str | None, limit: int) -> CallList:
+        """One page of calls that are not cleared: those that nobody accepted first, then who has waited longest.
+
+        `next_before` is the next page's `after`.
+        """
+
+        def read(tx: Connection) -> tuple[list[Row[Any]], list[Row[Any]]]:
+            rows = repository.open_calls(tx, after, limit + 1)
+            return rows, repository.steps(tx, [row.id for row in rows[:limit]])
+
+        rows, steps = await self._database.read(read)
+        more = len(rows) > limit
+        next_before = repository.urgency_of(rows[limit - 1]) if more else None
+        return CallList(calls=_answers(rows[:limit], steps), next_before=next_before)
 
     async def call(self, call_id: str, person: Person) -> CallAnswer:
         """One call with every second of it; raises ProblemError 404. Looking at it is written down."""

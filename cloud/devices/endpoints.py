@@ -155,6 +155,7 @@ async def quarantine(
 
 
 @router.get("/events/export", response_class=StreamingResponse)
-async def export_events(service: Fleet, _admin: Admin) -> StreamingResponse:
-    """Every event as NDJSON, for auditing what arrived."""
+async def export_events(service: Fleet, admin: Admin) -> StreamingResponse:
+    """Every event as NDJSON, for auditing what arrived. Who took it is written down."""
+    await service.note_export(admin)
     return StreamingResponse(service.export_events(), media_type="application/x-ndjson")

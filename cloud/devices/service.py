@@ -129,6 +129,11 @@ class DeviceService:
             self._looks.popitem(last=False)
         return not same_look
 
+    async def note_export(self, person: Person) -> None:
+        """Write down who takes every device's history away, the rooms' among it; before the first line leaves."""
+        at = self._clock.now_ms()
+        await self._database.write(lambda tx: audit.record(tx, at, person.id, "event.export", "*", {}))
+
     async def export_events(self) -> AsyncIterator[bytes]:
         """Every event as one JSON object per line, in the order stored; pages of `EXPORT_ROWS`."""
         after = 0

@@ -11,10 +11,16 @@ from cloud.dispatch.rows import insert_into, insert_new
 from cloud.model import CallChange, Notification
 from cloud.tables import call, call_transition
 from fleet.incident import CallState, Priority
-from fleet.kind import CallStep
+from fleet.kind import CallStep, Text
 
-AUDIENCES: Final = ("on_call", "second_crew", "duty_manager", "everybody")
-"""Who is told at each step of the escalation; the last step repeats."""
+AUDIENCES: Final = {
+    "on_call": Text("当班人员", "on-call crew"),
+    "second_crew": Text("第二梯队", "second crew"),
+    "duty_manager": Text("值班经理", "duty manager"),
+    "everybody": Text("所有人", "everybody"),
+}
+"""Who is to act at each step of the escalation; the last step repeats. All of them read the same channels as long as
+there are no rosters, so the text itself says whom it asks."""
 
 ACKNOWLEDGE: Final = "acknowledge"
 ESCALATE: Final = "escalate"
@@ -158,13 +164,14 @@ def _page_step(change: CallChange) -> str:
 
 def _page(change: CallChange, place: Place, now_ms: int) -> Notification:
     level = change.escalation or 0
-    title_zh, title_en = f"紧急呼叫：{place.name}", f"Emergency call: {place.name}"
+    audience = list(AUDIENCES)[min(level, len(AUDIENCES) - 1)]
+    asked = AUDIENCES[audience]
+    title_zh, title_en = f"紧急呼叫（{asked.zh}）：{place.name}", f"Emergency call ({asked.en}): {place.name}"
     if step_of(change) == ESCALATE:
         title_zh, title_en = (
-            f"紧急呼叫仍无人接警（第 {level} 次升级）：{place.name}",
-            (f"Emergency call still unanswered (escalation {level}): {place.name}"),
+            f"紧急呼叫仍无人接警（第 {level} 次升级：{asked.zh}）：{place.name}",
+            f"Emergency call still unanswered (escalation {level}: {asked.en}): {place.name}",
         )
-    audience = AUDIENCES[min(level, len(AUDIENCES) - 1)]
     return Notification(
         "call",
         change.call_id,
@@ -172,7 +179,7 @@ def _page(change: CallChange, place: Place, now_ms: int) -> Notification:
         change.device_id,
         title_zh,
         title_en,
-        _facts(change, place),
+        {**_facts(change, place), "audience": {"zh": asked.zh, "en": asked.en}},
         now_ms,
         audience,
     )

@@ -16,13 +16,11 @@ from typing import Final
 import structlog
 from sqlalchemy import Connection
 
-from cloud.dispatch import leases, metrics, notices
+from cloud.dispatch import leases, metrics, outages
 from cloud.dispatch.leases import Leased, Moment, Outcome
 from cloud.metrics import NOTIFY_SECONDS
-from cloud.model import Notification
 from cloud.ports import Database, NotDeliveredError, NotificationChannel
 from fleet.clock import MILLISECONDS_PER_SECOND, Clock
-from fleet.incident import Priority
 from fleet.randomness import Randomness
 
 log = structlog.get_logger(__name__)
@@ -30,7 +28,6 @@ log = structlog.get_logger(__name__)
 HELD_BACK_S_MAX: Final = 600.0
 """Business seconds that dispatch may hold a notice back (the last digest of a flood)."""
 ERROR_CHARACTERS_MAX: Final = 300
-_HOUR_MS: Final = 3_600_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,26 +230,5 @@ class Outbox:
 
     def _finish(self, tx: Connection, outcomes: Sequence[Outcome]) -> int:
         fenced = leases.finish(tx, outcomes)
-        for outcome in outcomes:
-            if outcome.error is not None and outcome.available_at is None:
-                self._raise_alarm(tx, outcome)
+        outages.announce(tx, outcomes, list(self._channels), self._clock.speed)
         return fenced
-
-    def _raise_alarm(self, tx: Connection, outcome: Outcome) -> None:
-        """Tell people through the other channels that one of them is dead; once an hour and channel."""
-        dead, at = outcome.leased.channel, outcome.at
-        lost = outcome.leased.notification()
-        facts = {"channel": dead, "error": outcome.error, "reference": lost.reference, "title": lost.title_en}
-        notification = Notification(
-            "system",
-            f"channel:{dead}",
-            Priority.HIGH.value,
-            "",
-            f"通知渠道 {dead} 无法送达",
-            f"Notification channel {dead} does not deliver",
-            facts,
-            at,
-        )
-        others = [name for name in self._channels if name != dead]
-        rows = notices.outbox_rows(notification, f"dead:{at // _HOUR_MS}", others, urgent=False, available_at=at)
-        notices.put(tx, rows)

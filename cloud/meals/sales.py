@@ -20,8 +20,8 @@ from fleet.messages import ReplyStatus
 _log = structlog.get_logger(__name__)
 
 RESOLVE_WITHIN_S: Final = 180.0
-"""Business seconds from payment to a refund if the machine can't be asked (docs/adr/0010). The machine starts no motor later than 160 s
-after it accepted (`devices.meal_machine.controller.SALE_LIMIT_MS`), so a refunded meal is not vended afterwards."""
+"""Business seconds from payment to a refund if the machine can't be asked (ADR 0010). It starts no motor later than
+160 s after it accepted (`devices.meal_machine.controller.SALE_LIMIT_MS`): no refunded meal is vended afterwards."""
 DOUBT_S: Final = 30.0
 """Business seconds in which proof may still follow after the machine itself said "unknown"."""
 DEADLINES_AT_ONCE_MAX: Final = 100
@@ -121,7 +121,8 @@ def on_outcome(tx: Connection, outcome: CommandOutcome) -> None:
     elif status is ReplyStatus.FAILED:
         lose(tx, row, outcome.reason, outcome.at, row.deadline_at)
     elif status is ReplyStatus.EXPIRED:
-        # The cloud gave up waiting. An acceptance may be on its way behind a broken link, so the machine may be heating: wait for its last moment.
+        # The cloud gave up waiting. An acceptance may be on its way behind a broken link, so the machine may be
+        # heating: wait for its last moment.
         lose(tx, row, "link_lost", outcome.at, row.deadline_at)
 
 

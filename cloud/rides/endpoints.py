@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Response
 
 from cloud.api.access import Person, allow
+from cloud.api.paging import Before, mark
 from cloud.api.services import service
 from cloud.rides.lifecycle import RideState
 from cloud.rides.schemas import BikeLine, BikeList, RideAnswer, RideBody, RideList
@@ -46,14 +47,14 @@ async def ask(body: RideBody, response: Response, rides: Rides, rider: Rider) ->
 async def own_rides(
     rides: Rides,
     person: Anybody,
-    before: Annotated[int | None, Query(ge=1)] = None,
+    before: Before = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> RideList:
     """The asker's own rides, newest first; `before` is `next_before` of the page before."""
     rows = await rides.rides(person, before, limit + 1)
     return RideList(
         rides=[RideAnswer.model_validate(row, from_attributes=True) for row in rows[:limit]],
-        next_before=rows[limit - 1].asked_at if len(rows) > limit else None,
+        next_before=mark(rows[limit - 1].asked_at, rows[limit - 1].id) if len(rows) > limit else None,
     )
 
 

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, func, insert, select, update
 
+from cloud.api.paging import older
 from cloud.rides.lifecycle import OPEN_STATES, RideState
 from cloud.tables import device, ride, twin
 
@@ -56,12 +57,12 @@ def latest_of_bike(tx: Connection, device_id: str) -> Row[Any] | None:
     return tx.execute(query.limit(1)).first()
 
 
-def of_person(tx: Connection, person_id: str, before: int | None, limit: int) -> list[Row[Any]]:
-    """A person's rides, newest first; `before` is an `asked_at`."""
+def of_person(tx: Connection, person_id: str, before: str | None, limit: int) -> list[Row[Any]]:
+    """A person's rides, newest first; `before` is the `cloud.api.paging.mark` of one."""
     query = select(ride).where(ride.c.person_id == person_id)
     if before is not None:
-        query = query.where(ride.c.asked_at < before)
-    return list(tx.execute(query.order_by(ride.c.asked_at.desc()).limit(limit)))
+        query = query.where(older(ride.c.asked_at, ride.c.id, before))
+    return list(tx.execute(query.order_by(ride.c.asked_at.desc(), ride.c.id.desc()).limit(limit)))
 
 
 def unpaid_of_person(tx: Connection, person_id: str) -> list[Row[Any]]:

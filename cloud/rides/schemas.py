@@ -39,7 +39,7 @@ class RideList(BaseModel):
     """A rider's own rides, newest first; `next_before` is None on the last page."""
 
     rides: list[RideAnswer]
-    next_before: int | None
+    next_before: str | None
 
 
 class BikeLine(BaseModel):

@@ -112,8 +112,8 @@ class RideService:
             if not self._waiting[ride_id]:
                 del self._waiting[ride_id]
 
-    async def rides(self, person: Person, before: int | None, limit: int) -> list[Row[Any]]:
-        """A person's own rides, newest first; `before` is the `asked_at` of the last one seen."""
+    async def rides(self, person: Person, before: str | None, limit: int) -> list[Row[Any]]:
+        """A person's own rides, newest first; `before` is the `cloud.api.paging.mark` of the last one seen."""
         return await self._database.read(lambda tx: repository.of_person(tx, person.id, before, limit))
 
     async def rentable_bikes(self, limit: int) -> list[tuple[str, Reading]]:

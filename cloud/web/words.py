@@ -184,6 +184,7 @@ PROBLEMS: Final = {
     "bike_busy": _("This bike is busy. Take another one."),
     "top_up_first": _("There is not enough money in your wallet for a ride. Ask the union's office to top it up."),
     "insufficient_funds": _("There is not enough money in your wallet for this meal. Nothing was charged."),
+    "role_not_here": _("This server does not offer that. Use the address for people."),
     "not_priced": _("This meal has no price yet. Choose another one."),
     "sold_out": _("This meal was just sold out. Choose another one."),
     "too_many_open": _("Wait until your other meals are ready."),

@@ -166,10 +166,15 @@ async def test_a_killed_consumer_s_messages_are_redelivered_by_the_broker(broker
     """The broker's side of the same promise, with a session that outlives the connection."""
 
     def connect():
-        connection = socket.create_connection(("127.0.0.1", broker.port))
+        connection = socket.create_connection(("127.0.0.1", broker.port), timeout=10)
         connection.sendall(ConnectPacket("kept", clean_start=False, session_expiry_interval=60).write())
-        connection.sendall(SubscribePacket(1, [TopicFilter("t/#", max_qos=QoS.AT_LEAST_ONCE)]).write())
         return connection
+
+    def subscribe(connection):
+        connection.sendall(SubscribePacket(1, [TopicFilter("t/#", max_qos=QoS.AT_LEAST_ONCE)]).write())
+        data = b""
+        while b"\x90" not in data:  # the confirmation: what is published before it may never come
+            data += connection.recv(65536)
 
     def payloads(connection, count):
         data, found = b"", []
@@ -186,6 +191,7 @@ async def test_a_killed_consumer_s_messages_are_redelivered_by_the_broker(broker
         return found
 
     first = connect()
+    subscribe(first)
     async with running(broker, (), client_id="sender") as sender:
         sender.publish(numbered(10))
         messages = await asyncio.to_thread(payloads, first, 10)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from cloud.alarms.service import AlarmService
 from fleet.incident import AlarmEvent, AlarmState, Priority
 from tests.api.duty_world import on_duty, refusals
 from tests.unit.dispatch_cases import NOW, alarm_change, definition
@@ -38,6 +39,34 @@ async def test_a_list_of_alarms_newest_first_with_what_was_asked_for(duty):
     assert len(page["alarms"]) == 2
     rest = await duty.get(f"/api/v1/alarms?limit=2&before={page['next_before']}")
     assert ([line["id"] for line in rest["alarms"]], rest["next_before"]) == (["alarm-silent-1"], None)
+
+
+async def test_alarms_raised_in_one_moment_are_all_found_page_by_page(duty):
+    duty.plan(*(alarm_change(number) for number in range(1, 6)))
+    seen, mark = [], ""
+    for _ in range(3):
+        page = await duty.get(f"/api/v1/alarms?limit=2{mark}")
+        seen += [found["id"] for found in page["alarms"]]
+        mark = f"&before={page['next_before']}"
+    assert seen == [f"alarm-silent-{number}" for number in range(5, 0, -1)]
+    assert page["next_before"] is None
+
+
+async def test_no_open_alarm_drops_off_the_most_urgent_comes_first(duty):
+    duty.plan(
+        *(alarm_change(number, of=BATTERY, at=NOW + number) for number in (1, 2)),
+        *(alarm_change(number) for number in (3, 4, 5)),
+        alarm_change(6, at=NOW + 9),
+    )
+    await duty.post("/api/v1/alarms/alarm-silent-6/acknowledge")
+    service = duty.world.services.get(AlarmService)
+    seen, after = [], None
+    for _ in range(3):
+        page = await service.open_alarms(after, 2)
+        seen += [f"{found.key}-{found.device_id[-1]}" for found in page.alarms]
+        after = page.next_before
+    assert seen == ["silent-3", "silent-4", "silent-5", "battery_low-2", "battery_low-1", "silent-6"]
+    assert after is None
 
 
 async def test_one_alarm_says_what_to_do_and_what_happened(duty):

@@ -3,6 +3,7 @@
 import pytest
 
 from cloud.calls.endpoints import router
+from cloud.calls.service import CallService
 from fleet.incident import CallEvent, CallState
 from tests.api.duty_world import on_duty, refusals
 from tests.unit.dispatch_cases import NOW, call_change, escalation, press
@@ -52,7 +53,32 @@ async def test_open_calls_and_history(duty):
     ):
         assert [found["id"] for found in (await duty.get(f"/api/v1/calls{query}"))["calls"]] == expected, query
     first = await duty.get("/api/v1/calls?limit=1")
-    assert (first["next_before"], len(first["calls"][0]["steps"])) == (NOW + 5, 1)
+    assert (first["next_before"], len(first["calls"][0]["steps"])) == (f"{NOW + 5}.call-2", 1)
+
+
+async def test_calls_pressed_in_one_moment_are_all_found_page_by_page(duty):
+    duty.plan(*(press(number) for number in range(1, 6)))
+    seen, mark = [], ""
+    for _ in range(3):
+        page = await duty.get(f"/api/v1/calls?open=true&limit=2{mark}")
+        seen += [found["id"] for found in page["calls"]]
+        mark = f"&before={page['next_before']}"
+    assert seen == [f"call-{number}" for number in range(5, 0, -1)]
+    assert page["next_before"] is None
+    for wrong in ("x", "-1", "1_0.call", "9" * 16):
+        assert (await duty.clients["crew"].get(f"/api/v1/calls?before={wrong}")).status_code == 422, wrong
+
+
+async def test_no_open_call_drops_off_whoever_waits_longest_comes_first(duty):
+    duty.plan(*(press(number, at=NOW + (number > 2)) for number in range(1, 6)))
+    await duty.post("/api/v1/calls/call-1/acknowledge")
+    service = duty.world.services.get(CallService)
+    seen, after = [], None
+    for _ in range(3):
+        page = await service.open_calls(after, 2)
+        seen += [found.id for found in page.calls]
+        after = page.next_before
+    assert (seen, after) == (["call-2", "call-3", "call-4", "call-5", "call-1"], None)
 
 
 async def test_acknowledging_goes_through_the_lane_once(duty):
@@ -71,13 +97,17 @@ async def test_acknowledging_goes_through_the_lane_once(duty):
 async def test_who_looked_at_a_room_s_history_is_written_down(duty):
     duty.plan(press())
     await duty.get("/api/v1/calls?open=true&device_id=room-001")
-    await duty.get("/api/v1/calls")
+    await duty.get("/api/v1/calls?open=true")
     assert duty.audited("call.view_history") == []
     await duty.get("/api/v1/calls?device_id=room-001", role="admin")
     await duty.get("/api/v1/calls/call-1")
+    await duty.get("/api/v1/calls")
+    await duty.get("/api/v1/calls?open=false", role="admin")
     assert [line[:2] for line in duty.audited("call.view_history")] == [
         ("person-admin", "room-001"),
         ("person-crew", "room-001"),
+        ("person-crew", "*"),
+        ("person-admin", "*"),
     ]
 
 

@@ -244,6 +244,8 @@ async def test_the_export_holds_every_event_once_across_its_pages(world, monkeyp
     lines = [json.loads(line) for line in answer.text.splitlines()]
     assert [line["event_id"] for line in lines] == [f"{number:032x}" for number in range(5)]
     assert set(lines[0]) == {"id", "device_id", "type", "event_id", "occurred_at", "received_at"}
+    taken = select(tables.audit.c.actor, tables.audit.c.object).where(tables.audit.c.action == "event.export")
+    assert world.database.read_here(lambda tx: [tuple(row) for row in tx.execute(taken)]) == [("person-admin", "*")]
 
 
 async def test_kinds_describe_themselves(world):

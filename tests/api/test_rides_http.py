@@ -148,6 +148,23 @@ async def test_a_page_of_rides_leads_to_the_next(world):
     assert len(set(seen)) == 5
 
 
+async def test_rides_asked_for_in_one_moment_are_all_found_page_by_page(world):
+    wang = world.people["wang"]
+    asked = set()
+    for _ in range(5):
+        ride = await world.rides.ask(BIKE, wang)
+        asked.add(ride.id)
+        await world.evidence("lock_jammed", command_id=ride.command_id)
+    async with world.client("wang") as client:
+        seen, mark = [], {}
+        for _ in range(3):
+            page = (await client.get("/api/v1/rides", params={"limit": 2, **mark})).json()
+            seen += [ride["id"] for ride in page["rides"]]
+            mark = {"before": page["next_before"]}
+    assert page["next_before"] is None
+    assert (len(seen), set(seen)) == (5, asked)
+
+
 async def test_bikes_to_rent_leave_out_the_taken_the_faulty_and_the_silent(world):
     world.add_bike("bike-003", fallen_at=5)
     world.add_bike("bike-004", online=False)

@@ -41,7 +41,7 @@ def test_help_shows_an_example_of_this_command(path):
     assert f"fleet {' '.join(path)}" in text
 
 
-@pytest.mark.parametrize("path", COMMANDS.keys() - WITHOUT_JSON, ids=" ".join)
+@pytest.mark.parametrize("path", sorted(COMMANDS.keys() - WITHOUT_JSON), ids=" ".join)
 def test_data_can_be_json(path):
     assert any("--json" in parameter.opts for parameter in COMMANDS[path].params)
 

@@ -244,6 +244,76 @@ async def test_a_dead_channel_is_given_up_and_announced_on_the_others(watched):
     assert REGISTRY.get_sample_value("fleet_outbox_given_up_total", given_up) == before + 2
 
 
+def told(receiver, channel="chat"):
+    """Different notices about the channel: a worker that is stopped may leave one to be repeated."""
+    return len({delivery for reference, delivery in receiver.got if reference == f"channel:{channel}"})
+
+
+async def fail(watched, clock, workers, *attempts):
+    """Until these attempts of the channel's first row have failed, business time moving on as it has to."""
+    for attempt in attempts:
+        await watched.until(
+            lambda found, n=attempt: (
+                found[0]["attempts"] == n and found[0]["last_error"] and not found[0]["lease_token"]
+            ),
+            "chat",
+        )
+        clock.advance(seconds=2)
+        workers.wake()
+
+
+async def test_an_outage_is_announced_after_three_attempts_of_an_emergency_once_and_so_is_its_end(watched):
+    refusals = [NotDeliveredError("HTTP 503")] * 6
+    chat, inbox = Receiver("chat", *refusals), Receiver("inbox")
+    clock = ManualClock(NOW)
+    plan(watched, press(), channels=("chat",))
+    async with running(watched, clock, chat, inbox) as workers:
+        await fail(watched, clock, workers, 1, 2)
+        await inbox.until(lambda: len(inbox.got) == 1)  # the press itself
+        assert told(inbox) == 0
+        await fail(watched, clock, workers, 3, 4, 5, 6)
+        await inbox.until(lambda: told(inbox) == 2)
+        await chat.until(lambda: told(chat) == 1)
+        found = await watched.until(lambda found: all(row["delivered_at"] for row in found), "inbox")
+    about = [notices.decode(row["notification"]) for row in found if row["reference"] == "channel:chat"]
+    assert [(one.facts["delivers"], one.facts.get("error")) for one in about] == [(False, "HTTP 503"), (True, None)]
+    assert [row["urgent"] for row in found if row["reference"] == "channel:chat"] == [1, 0]
+
+
+async def test_an_emergency_that_waited_ten_seconds_is_an_outage_at_its_first_failure(watched):
+    chat, inbox = Receiver("chat", NotDeliveredError("no route")), Receiver("inbox")
+    clock = ManualClock(NOW)
+    plan(watched, press(), channels=("chat",))
+    clock.advance(seconds=10)
+    async with running(watched, clock, chat, inbox):
+        await inbox.until(lambda: told(inbox) == 1)
+
+
+async def test_an_outage_that_was_announced_is_not_announced_again_after_a_restart_and_a_second_one_is(watched):
+    chat, inbox = Receiver("chat", *[NotDeliveredError("HTTP 503")] * 1000), Receiver("inbox")
+    clock = ManualClock(NOW)
+    plan(watched, press(), channels=("chat",))
+    clock.advance(seconds=10)
+    async with running(watched, clock, chat, inbox, owner="one"):
+        await inbox.until(lambda: told(inbox) == 1)
+    async with running(watched, clock, chat, inbox, owner="two", sole_owner=True) as workers:
+        failed = len(chat.attempts)
+        while len(chat.attempts) < failed + 3:
+            seen = len(chat.attempts)
+            clock.advance(seconds=2)
+            workers.wake()
+            await chat.until(lambda n=seen: len(chat.attempts) > n)
+        assert told(inbox) == 1
+        chat.answers.clear()
+        clock.advance(seconds=2)
+        workers.wake()
+        await inbox.until(lambda: told(inbox) == 2)
+        chat.answers.extend([NotDeliveredError("again")] * 1000)
+        plan(watched, press(2, at=NOW), channels=("chat",), now=clock.now_ms() - 10_000)
+        workers.wake()
+        await inbox.until(lambda: told(inbox) == 3)
+
+
 async def test_a_notice_that_is_held_back_leaves_when_its_window_closes(watched):
     webhook = Receiver()
     clock = ManualClock(NOW)

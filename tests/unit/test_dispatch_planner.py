@@ -123,7 +123,7 @@ def test_no_page_waits_after_acknowledgement_and_those_paged_are_told(database):
     plan(database, acknowledge(at=NOW + 2000), now=NOW + 2000)
     left = database.read_here(waiting)
     assert [(notice.reference, notice.priority, notice.title_en) for notice in left] == [
-        ("call-2", "emergency", "Emergency call: room-002"),
+        ("call-2", "emergency", "Emergency call (on-call crew): room-002"),
         ("call-1", "low", "P1 is on the way: room-001"),
     ]
 
@@ -157,8 +157,18 @@ def test_each_step_of_the_escalation_widens_the_audience_and_then_repeats(databa
     plan(database, press())
     for level in range(1, 6):
         plan(database, escalation(level, at=NOW + level), now=NOW + level)
-    audiences = [notice.audience for notice in database.read_here(waiting)]
+    told = database.read_here(waiting)
+    audiences = [notice.audience for notice in told]
     assert audiences == ["on_call", "second_crew", "duty_manager", "everybody", "everybody", "everybody"]
+    asked = [
+        ("当班人员", "on-call crew"),
+        ("第二梯队", "second crew"),
+        ("值班经理", "duty manager"),
+        ("所有人", "everybody"),
+    ]
+    for notice, (zh, en) in zip(told, [*asked, asked[-1], asked[-1]], strict=True):  # people read it in the text itself
+        assert zh in notice.title_zh
+        assert en in notice.title_en
 
 
 def test_hundreds_of_presses_are_never_grouped(database):

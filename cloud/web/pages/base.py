@@ -8,13 +8,12 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from cloud.api.access import Person, Role, allow
 from cloud.api.problem import ProblemError
 from cloud.api.services import Services
-from cloud.calls.schemas import CallAnswer
+from cloud.calls.schemas import CallList
 from cloud.calls.service import CallService
 from cloud.settings import CloudSettings
 from cloud.web.language import language_of
 from cloud.web.templating import render
 from fleet.clock import Clock
-from fleet.incident import CallState
 
 OnDuty = Annotated[Person, Depends(allow("crew", "admin"))]
 Employee = Annotated[Person, Depends(allow("employee"))]
@@ -41,6 +40,7 @@ async def page(
     on_duty = person.role in {Role.CREW, Role.ADMIN}
     notice = request.query_params.get("notice", "")
     settings = cast(CloudSettings, request.app.state.settings)
+    calls = await open_calls(request) if on_duty else CallList(calls=[], next_before=None)
     # After a form that was refused, the address is the form's; links back lead to the page itself.
     own_path = str(values.pop("path", request.url.path))
     path = request.url.path if request.method == "GET" else own_path
@@ -51,7 +51,8 @@ async def page(
         problem.status if problem else 200,
         person=person,
         on_duty=on_duty,
-        open_calls=await open_calls(request, person) if on_duty else [],
+        open_calls=calls.calls,
+        more_calls=calls.next_before or "",
         notice=notice if notice in NOTICES and problem is None else "",
         problem=problem,
         now_ms=clock_of(request).now_ms(),
@@ -62,11 +63,13 @@ async def page(
     )
 
 
-async def open_calls(request: Request, person: Person) -> list[CallAnswer]:
-    """Emergency calls that are not cleared: those that nobody accepted first, then the oldest."""
-    service = services_of(request).get(CallService)
-    found = await service.calls(person, is_open=True, device_id=None, before=None, limit=CALLS_SHOWN_MAX)
-    return sorted(found.calls, key=lambda call: (call.state != CallState.CALLING, call.pressed_at))
+async def open_calls(request: Request) -> CallList:
+    """Emergency calls that are not cleared: those that nobody accepted first, then the oldest.
+
+    The query `calls` of an address leads to those further on.
+    """
+    after = request.query_params.get("calls") if request.method == "GET" else None
+    return await services_of(request).get(CallService).open_calls(after, CALLS_SHOWN_MAX)
 
 
 def go_to(path: str) -> Response:

@@ -2,24 +2,24 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
-from cloud.alarms.schemas import AlarmLine
 from cloud.alarms.service import AlarmService
 from cloud.api.access import Person
+from cloud.api.paging import MARK_LENGTH_MAX
 from cloud.api.problem import ProblemError
 from cloud.api.services import service
 from cloud.calls.service import CallService
+from cloud.inbox.service import InboxService
 from cloud.web.pages.base import OnDuty, go_to, page, services_of
 from cloud.work_orders.schemas import OrderAct
 from cloud.work_orders.service import WorkOrderService
-from fleet.incident import AlarmState, Priority
 
 router = APIRouter(include_in_schema=False)
 
 ROWS_MAX = 200
-URGENCY = {priority: number for number, priority in enumerate(Priority)}
+NOTICES_SHOWN = 20
 
 Alarms = Annotated[AlarmService, Depends(service(AlarmService))]
 Calls = Annotated[CallService, Depends(service(CallService))]
@@ -27,9 +27,14 @@ Orders = Annotated[WorkOrderService, Depends(service(WorkOrderService))]
 
 
 @router.get("/alarms", response_class=HTMLResponse)
-async def alarms(request: Request, person: OnDuty) -> Response:
-    """Calls first, then alarms."""
-    return await _alarms_page(request, person)
+async def alarms(
+    request: Request,
+    person: OnDuty,
+    after: Annotated[str | None, Query(alias="alarms", max_length=MARK_LENGTH_MAX)] = None,
+    before: Annotated[int | None, Query(alias="notices", ge=1, le=2**53)] = None,
+) -> Response:
+    """Calls first, then alarms, then what people were told; `calls`, `alarms` and `notices` lead further on."""
+    return await _alarms_page(request, person, alarms_after=after, notices_before=before)
 
 
 @router.post("/alarms/{alarm_id}/acknowledge")
@@ -68,15 +73,28 @@ async def move_order(request: Request, order_id: str, act: OrderAct, orders: Ord
     return go_to(f"/orders?notice=order_moved#order-{order_id}")
 
 
-async def _alarms_page(request: Request, person: Person, problem: ProblemError | None = None) -> Response:
+async def _alarms_page(
+    request: Request,
+    person: Person,
+    problem: ProblemError | None = None,
+    alarms_after: str | None = None,
+    notices_before: int | None = None,
+) -> Response:
     alarms = services_of(request).get(AlarmService)
-    found = (await alarms.alarms({}, is_open=True, before=None, limit=ROWS_MAX)).alarms
-
-    def urgency(alarm: AlarmLine) -> tuple[bool, int, int]:
-        return alarm.state == AlarmState.ACKNOWLEDGED, URGENCY[alarm.priority], -alarm.activated_at
-
-    shown = [(alarm, alarms.definition(alarm.kind, alarm.key)) for alarm in sorted(found, key=urgency)]
-    return await page(request, "alarms.html", person, problem, path="/alarms", alarms=shown)
+    found = await alarms.open_alarms(alarms_after, ROWS_MAX)
+    told = await services_of(request).get(InboxService).notices(person, before=notices_before, limit=NOTICES_SHOWN)
+    return await page(
+        request,
+        "alarms.html",
+        person,
+        problem,
+        path="/alarms",
+        alarms=[(alarm, alarms.definition(alarm.kind, alarm.key)) for alarm in found.alarms],
+        more_alarms=found.next_before or "",
+        notices=told.notices,
+        more_notices=told.next_before or "",
+        is_further_on=bool({"calls", "alarms", "notices"} & request.query_params.keys()),
+    )
 
 
 async def _orders_page(request: Request, person: Person, problem: ProblemError | None = None) -> Response:

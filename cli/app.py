@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli import bench, dashboards_commands, demo, devices_commands, docs_commands, doctor, serve, sim
+from cli import bench, dashboards_commands, demo, devices_commands, docs_commands, doctor, people_commands, serve, sim
 
 app = typer.Typer(
     name="fleet",
@@ -44,6 +44,7 @@ app.command("doctor")(doctor.doctor)
 app.command("quarantine")(devices_commands.quarantine)
 app.command("receiver", hidden=True)(demo.receiver_command)
 app.add_typer(devices_commands.app, name="devices")
+app.add_typer(people_commands.app, name="people")
 app.add_typer(bench.app, name="bench")
 app.add_typer(docs_commands.app, name="docs")
 app.add_typer(dashboards_commands.app, name="dashboards")

@@ -110,7 +110,7 @@ def access_list(ingester: str) -> str:
 
 
 def configuration(
-    directory: Path, port: int, tls: BrokerTls | None, *, ingester: str = "ingester", publisher: str = ""
+    directory: Path, port: int, tls: BrokerTls | None, *, ingester: str = topics.INGESTER_NAME, publisher: str = ""
 ) -> str:
     """The whole configuration. Without `tls` the listener is open to everybody on this machine: benches only.
 
@@ -180,7 +180,9 @@ class Broker:
         configuration_file = self.directory / "mosquitto.conf"
         configuration_file.write_text(configuration(self.directory, self.port, self._tls, publisher=self._publisher))
         with (self.directory / "mosquitto.log").open("ab") as log:
-            self._process = subprocess.Popen([program, "-c", str(configuration_file)], stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                [program, "-c", str(configuration_file)], stdout=log, stderr=log, process_group=0
+            )
         deadline = time.monotonic() + START_S_MAX
         while time.monotonic() < deadline:
             if self._process.poll() is not None:

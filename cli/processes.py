@@ -41,7 +41,10 @@ class Child:
         if self._log is None:
             self._log = self._log_file.open("ab")
         self.restarts += 1
-        self._process = subprocess.Popen(self._arguments, stdout=self._log, stderr=self._log, env=self._environment)
+        self._process = subprocess.Popen(
+            self._arguments, stdout=self._log, stderr=self._log, env=self._environment,
+            process_group=0,  # Ctrl-C in a terminal goes to the whole group: children end when we end them
+        )  # fmt: skip
 
     def kill(self) -> None:
         """End it with SIGKILL."""
@@ -101,3 +104,13 @@ def resident_mb(pid: int) -> float:
 def monotonic_s() -> float:
     """Real seconds, one origin for all processes of this boot."""
     return time.monotonic()
+
+
+def process_started_s() -> float:
+    """Moment at which this process began, on the clock of `time.monotonic`; now, where /proc does not tell."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):
+        return time.monotonic()
+    return time.monotonic() - max(0.0, age_s)

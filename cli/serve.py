@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.markup import escape
 
 from cli.output import print_json, usage_errors, words
 
@@ -35,13 +36,15 @@ def serve(
     import secrets
 
     from cli.clock import SystemClock, real_now_ms
-    from cli.settings_errors import SettingsError, cloud_settings
+    from cli.settings_errors import SettingsError, cloud_settings, warnings
     from cloud.bootstrap import ConfigurationError, Surroundings, run_cloud
 
     with usage_errors(SettingsError, ConfigurationError):
         settings = cloud_settings(
             data_directory=data_directory, http_host=http_host, http_port=http_port, shards=shards
         )
+        for line in warnings():
+            words.print(f"[yellow]warning:[/yellow] {escape(line)}")
         if as_json:
             print_json(_summary(settings, role))
         clock = SystemClock(

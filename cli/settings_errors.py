@@ -1,5 +1,6 @@
 """Settings of the cloud with errors in one line: which key, where it comes from, what to do."""
 
+import difflib
 import os
 from typing import Any, Final
 
@@ -11,6 +12,10 @@ from cloud.settings import CloudSettings
 PREFIX: Final = "FLEET_"
 _ELSEWHERE: Final = frozenset({"FLEET_CHECK_STRICT"})
 """Variables that start like a setting and are none."""
+
+
+SECRET_KEYS: Final = frozenset({"apprise_urls", "database_url", "influxdb_token", "webhook_secret", "webhook_url"})
+"""Settings whose values are never printed."""
 
 
 class SettingsError(ValueError):
@@ -27,17 +32,22 @@ def cloud_settings(**arguments: Any) -> CloudSettings:
         key = str(problem["loc"][0]) if problem["loc"] else "settings"
         variable = variable_of(key)
         source = f"option --{key.replace('_', '-')}" if key in given else f"environment variable {variable}"
-        value = given.get(key, os.environ.get(variable))
+        value = _shown(key, given.get(key, os.environ.get(variable)))
         message = problem["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"{key}: {message} (got {value!r} from {source}); correct it or unset it") from error
+        raise SettingsError(f"{key}: {message} (got {value} from {source}); correct it or unset it") from error
     except SourceError as error:
         keys = [name for name in CloudSettings.model_fields if f'"{name}"' in str(error)]
         key = keys[0] if keys else "settings"
         variable = variable_of(key)
-        value = os.environ.get(variable)
+        value = _shown(key, os.environ.get(variable))
         raise SettingsError(
-            f'{key}: is no JSON list (got {value!r} from environment variable {variable}); write for example ["a", "b"]'
+            f'{key}: is no JSON list (got {value} from environment variable {variable}); write for example ["a", "b"]'
         ) from error
+
+
+def _shown(key: str, value: Any) -> str:
+    """What was given, unless it is or holds a secret."""
+    return "a secret" if key in SECRET_KEYS else repr(value)
 
 
 def variable_of(key: str) -> str:
@@ -49,3 +59,13 @@ def unknown_variables() -> list[str]:
     """`FLEET_…` variables that no setting reads: most likely misspelt."""
     known = {variable_of(name) for name in CloudSettings.model_fields} | _ELSEWHERE
     return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+
+
+def warnings() -> list[str]:
+    """One line for each variable that nobody reads, with the one it may have been meant to be."""
+    known = [variable_of(name) for name in CloudSettings.model_fields]
+    lines = []
+    for name in unknown_variables():
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        lines.append(f"{name} is no setting and has no effect; did you mean {near[0]}?")
+    return lines

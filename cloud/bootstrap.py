@@ -12,28 +12,35 @@ again from what is durable (trust, rule 8).
 """
 
 import asyncio
+import ipaddress
 import signal
 import ssl
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Literal
 
 import structlog
 import uvicorn
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from fastapi import FastAPI
 from prometheus_client import REGISTRY
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 import devices
-from cloud import logs, products
+from cloud import history, logs, products
 from cloud.adapters.mqtt.link import BrokerLink
-from cloud.adapters.mqtt.options import ReceiverOptions
+from cloud.adapters.mqtt.options import LinkStatistics, ReceiverOptions
+from cloud.adapters.mqtt.receiver import MqttReceiver
 from cloud.adapters.notify.inbox import InboxChannel
 from cloud.adapters.series_sqlite import SqliteSeries
 from cloud.adapters.sql.database import SqlDatabase
 from cloud.adapters.sql.migrate import upgrade
+from cloud.adapters.sql.patience import endless
 from cloud.adapters.sql.signals import PostgresSignals
 from cloud.api.changes import Changes
 from cloud.api.services import Services
@@ -54,8 +61,9 @@ from cloud.ports import NotificationChannel, SeriesStore, Signals
 from cloud.settings import CloudSettings
 from cloud.signals import Alone, Topic
 from cloud.timeseries import retention
-from cloud.timeseries.drain import SeriesDrain
+from cloud.timeseries.drain import DrainState, SeriesDrain
 from cloud.timeseries.spool import Spool
+from cloud.watch import BROKER_AWAY_S_MAX, SPOOL_FILL_MAX, Condition, Watch
 from cloud.web.operations import operations_app
 from fleet.clock import Clock
 from fleet.randomness import Randomness
@@ -69,6 +77,7 @@ ALL_ROLES: Final = ("ingest", "dispatch", "api")
 GRACEFUL_STOP_S: Final = 3
 CHECK_S_MAX: Final = 2.0
 WEBHOOK_NAME: Final = "webhook"
+ERROR_CHARACTERS_MAX: Final = 200
 
 
 class ConfigurationError(ValueError):
@@ -105,6 +114,7 @@ class Parts:
     services: Services
     sessions: MemberService
     to_devices: "_LatePublish"
+    watch: Watch
     checks: dict[str, Callable[[], str]] = field(default_factory=dict)
 
 
@@ -146,17 +156,24 @@ async def _run_roles(parts: Parts, stack: AsyncExitStack) -> None:
             if "ingest" in roles:
                 await _start_ingest(parts, stack, group)
             if "dispatch" in roles:
-                group.create_task(parts.outbox.run())
+                group.create_task(endless(parts.outbox.run()))
+                group.create_task(endless(_keep_bounds(parts)))
                 for keep_deadlines in parts.handlers.deadlines:
-                    group.create_task(keep_deadlines())
+                    group.create_task(endless(keep_deadlines()))
             if "api" in roles:
                 for follow_commits in parts.handlers.followers:
-                    group.create_task(follow_commits())
+                    group.create_task(endless(follow_commits()))
             if "ingest" in roles or "dispatch" in roles:
-                group.create_task(commands.run(sends="ingest" in roles, expires="dispatch" in roles))
+                group.create_task(endless(parts.watch.run()))
+                group.create_task(endless(commands.run(sends="ingest" in roles, expires="dispatch" in roles)))
             group.create_task(_serve_http(parts))
     except* _StoppedError:
         _log.info("stopped")
+
+
+async def _keep_bounds(parts: Parts) -> None:
+    settings = parts.settings
+    await history.keep_bounds(parts.database, parts.around.clock, settings.history_days, settings.queue_days)
 
 
 # --- what must hold before anything starts ---------------------------------------------------------------------
@@ -171,6 +188,7 @@ def _add_kind_folders(settings: CloudSettings) -> None:
 
 
 def _refuse_what_does_not_fit(settings: CloudSettings, role: Role) -> None:
+    _broker_tls(settings)
     if not settings.sql_url().startswith("sqlite"):
         return
     if role != "all":
@@ -189,10 +207,9 @@ def _refuse_what_does_not_fit(settings: CloudSettings, role: Role) -> None:
 async def _assemble(
     settings: CloudSettings, around: Surroundings, roles: Collection[str], stack: AsyncExitStack
 ) -> Parts:
-    database = SqlDatabase(settings.sql_url())
+    database = await _database(settings)
     stack.callback(database.close)
-    await asyncio.to_thread(upgrade, settings.sql_url())
-    key = load_or_create_command_key(settings.command_key_file or settings.data_directory / "command.key")
+    key = _command_key(settings)
     key_id = command_key_id(key.public_key())
     name = f"{'-'.join(roles)}-{around.new_id()[:8]}"
     signals = Alone() if database.is_sqlite else PostgresSignals(settings.sql_url(), name, around.randomness)
@@ -216,10 +233,46 @@ async def _assemble(
         changes=changes, new_id=around.new_id,
     )  # fmt: skip
     _hear_other_processes(signals, outbox, commands, intents)
+    watched = stable_name(settings.data_directory / "ingester-id", around.new_id) if "ingest" in roles else "dispatch"
+    watch = Watch(database, around.clock, watched, [channel.name for channel in channels], outbox.wake)
+    REGISTRY.register(watch.numbers)
+    stack.callback(REGISTRY.unregister, watch.numbers)
     return Parts(
         settings, around, roles, database, signals, changes, commands, Acknowledger(key_id, key), intents,
-        Dispatch([channel.name for channel in channels]), outbox, handlers, series, services, sessions, to_devices,
+        Dispatch([channel.name for channel in channels]), outbox, handlers, series, services, sessions, to_devices, watch,
     )  # fmt: skip
+
+
+async def _database(settings: CloudSettings) -> SqlDatabase:
+    try:
+        await asyncio.to_thread(upgrade, settings.sql_url())
+        return SqlDatabase(settings.sql_url())
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        raise ConfigurationError(
+            f"database_url: {error} (from FLEET_DATABASE_URL); write postgresql+psycopg://user:password@host/name"
+        ) from None
+    except ArgumentError:  # its text repeats the URL, which holds a password
+        raise ConfigurationError(
+            "database_url: is no URL of a database (from FLEET_DATABASE_URL); "
+            "write postgresql+psycopg://user:password@host/name"
+        ) from None
+    except DBAPIError as error:
+        reason = " ".join(str(error.orig).split())
+        where = "FLEET_DATABASE_URL" if settings.database_url else "FLEET_DATA_DIRECTORY"
+        raise ConfigurationError(
+            f"database_url: the database can't be used: {reason} (from {where}); correct it, or start the database"
+        ) from None
+
+
+def _command_key(settings: CloudSettings) -> ed25519.Ed25519PrivateKey:
+    try:
+        return load_or_create_command_key(settings.command_key_file or settings.data_directory / "command.key")
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        reason = " ".join(str(error).split())[:ERROR_CHARACTERS_MAX]
+        raise ConfigurationError(
+            f"command_key_file: {reason} (from FLEET_COMMAND_KEY_FILE, or the data directory); "
+            "name a PEM file with an Ed25519 private key, or unset it to have one made"
+        ) from None
 
 
 def _hear_other_processes(signals: Signals, outbox: Outbox, commands: DeviceCommands, intents: IntentDesk) -> None:
@@ -296,16 +349,65 @@ async def _start_ingest(parts: Parts, stack: AsyncExitStack, group: asyncio.Task
     waiting = {True: "loading", False: "another ingester holds its shards"}
     checks["ingest"] = lambda: "ok" if pipeline.ready.is_set() else waiting[bool(leases.shards)]
     checks["broker"] = lambda: "ok" if link.connected else "not connected"
-    group.create_task(pipeline.run(settings.shard_numbers()))
+    group.create_task(endless(pipeline.run(settings.shard_numbers())))
+    _watch_ingest(parts.watch, link, spool, pipeline)
     if settings.series != "off":
         # Also while another ingester has our shards: what we took before is in our spool alone.
         drain = SeriesDrain(
             spool, parts.series, positions=DrainPosition(database, name), quarantine=Quarantine(database),
             randomness=around.randomness,
         )  # fmt: skip
-        group.create_task(drain.run())
+        group.create_task(endless(drain.run()))
+        _watch_drain(parts.watch, drain)
     if isinstance(parts.series, SqliteSeries) and settings.series_days:
         group.create_task(retention.keep_days(parts.series, settings.series_days, around.clock))
+
+
+def _watch_ingest(watch: Watch, link: BrokerLink, spool: Spool, pipeline: Pipeline) -> None:
+    def devices_by_state() -> dict[tuple[str, str], int]:
+        found = Counter((lane.kind, "online" if lane.online else "offline") for lane in pipeline.lanes.values())
+        return dict(found)
+
+    watch.numbers.devices = devices_by_state
+    single = watch.numbers.single
+    single["fleet_spool_bytes"] = "Size of the spool", lambda: spool.used_bytes
+    single["fleet_spool_fill_ratio"] = "Used share of the spool's bound", lambda: spool.fill_ratio
+    single["fleet_spool_refused_batches"] = "Batches refused at the bound", lambda: spool.statistics.batches_refused
+    for name, receiver in (("routine", link.routine), ("emergency", link.emergency)):
+        numbers, prefix = receiver.statistics, f"fleet_link_{name}"
+        single[f"{prefix}_connected"] = "1 while connected and subscribed", partial(_connected, receiver)
+        single[f"{prefix}_lost"] = "Connections lost", partial(getattr, numbers, "connections_lost")
+        single[f"{prefix}_held"] = "Received and not yet acknowledged", partial(_held, numbers)
+        single[f"{prefix}_pauses"] = "Pauses of reading at the bound", partial(getattr, numbers, "backpressure_pauses")
+        single[f"{prefix}_publishes_dropped"] = "Refused at the bound", partial(getattr, numbers, "publishes_dropped")
+    single["fleet_link_publishes_waiting"] = "Messages to devices in the queue", lambda: link.routine.publishes_waiting
+    single["fleet_link_publishes_max"] = "Bound of that queue", lambda: ReceiverOptions.publish_queue_max
+    watch.conditions += [
+        Condition("spool", lambda: spool.fill_ratio >= SPOOL_FILL_MAX, "遥测缓冲即将写满", "The spool is nearly full"),
+        Condition(
+            "broker", lambda: pipeline.ready.is_set() and not link.connected, "与消息服务器的连接中断",
+            "The connection to the broker is down", BROKER_AWAY_S_MAX,
+        ),
+    ]  # fmt: skip
+
+
+def _connected(receiver: MqttReceiver) -> float:
+    return float(receiver.connected)
+
+
+def _held(numbers: LinkStatistics) -> float:
+    return max(0, numbers.messages_received - numbers.messages_acknowledged)
+
+
+def _watch_drain(watch: Watch, drain: SeriesDrain) -> None:
+    single = watch.numbers.single
+    single["fleet_drain_lag_bytes"] = "Bytes of the spool not in the series yet", lambda: drain.lag_bytes
+    single["fleet_drain_flowing"] = "1 while the series takes points", lambda: float(drain.state is DrainState.FLOWING)
+    watch.conditions.append(
+        Condition(
+            "series", lambda: drain.state is DrainState.NO_ACCESS, "时序库拒绝访问", "The time series refuses access"
+        )
+    )
 
 
 def _link(settings: CloudSettings, around: Surroundings) -> BrokerLink:
@@ -323,6 +425,11 @@ def _link(settings: CloudSettings, around: Surroundings) -> BrokerLink:
 
 def _broker_tls(settings: CloudSettings) -> ssl.SSLContext | None:
     if settings.broker_ca_file is None:
+        if not _is_loopback(settings.broker_host):
+            raise ConfigurationError(
+                f"broker_host: {settings.broker_host!r} is another machine, and without TLS anybody could speak for "
+                "devices (from FLEET_BROKER_HOST); set FLEET_BROKER_CA_FILE, …_CERTIFICATE_FILE and …_KEY_FILE"
+            )
         return None
     if settings.broker_certificate_file is None or settings.broker_key_file is None:
         raise ConfigurationError("broker_ca_file also needs FLEET_BROKER_CERTIFICATE_FILE and FLEET_BROKER_KEY_FILE")
@@ -337,6 +444,15 @@ def _broker_tls(settings: CloudSettings) -> ssl.SSLContext | None:
     return context
 
 
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 # --- HTTP ------------------------------------------------------------------------------------------------------
 
 
@@ -345,6 +461,7 @@ async def _serve_http(parts: Parts) -> None:
     config = uvicorn.Config(
         _application(parts), host=settings.http_host, port=settings.http_port, log_config=None, access_log=False,
         lifespan="off", timeout_graceful_shutdown=GRACEFUL_STOP_S, server_header=False,
+        proxy_headers=True, forwarded_allow_ips=settings.forwarded_allow_ips,
     )  # fmt: skip
     server = _Server(config)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 
 MESSAGES: Final = Counter("fleet_messages_total", "Messages taken from devices", ["lane"])
 QUARANTINED: Final = Counter("fleet_quarantined_total", "Messages set aside with their reason")
@@ -16,13 +16,15 @@ COMMITS: Final = Counter("fleet_commits_total", "SQL commits of the pipeline")
 SQL_CONFLICTS: Final = Counter(
     "fleet_sql_conflicts_total", "Transactions on PostgreSQL that ran again because another one came in between"
 )
+SQL_RETRIES: Final = Counter(
+    "fleet_sql_retries_total", "Transactions tried again because the database was away, locked or full"
+)
 SIGNALS_DROPPED: Final = Counter(
     "fleet_signals_dropped_total", "Live changes that other processes were not told one by one; they load again"
 )
 SPOOL_REFUSED: Final = Counter(
     "fleet_spool_refused_total", "Telemetry messages the spool did not take; devices keep them"
 )
-DEVICES: Final = Gauge("fleet_devices", "Devices in service", ["kind", "state"])
 NOTIFY_SECONDS: Final = Histogram(
     "fleet_press_to_notified_seconds",
     "Emergency received to notification accepted",

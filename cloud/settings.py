@@ -32,6 +32,10 @@ class CloudSettings(BaseSettings):
     """`off`: no series; telemetry moves the twins and is then forgotten (benches)."""
     series_days: Annotated[int, Field(ge=0)] = 30
     """How long the embedded series keeps points, business days; 0 = for ever. An InfluxDB has its own retention."""
+    history_days: Annotated[int, Field(ge=31)] = 400
+    """How long events and ended commands are kept, business days. Money, audit, calls, alarms and orders stay."""
+    queue_days: Annotated[int, Field(ge=7)] = 30
+    """How long what queues delivered stays behind: outbox, inbox, people's acts, answers to repeated requests."""
     influxdb_url: str = "http://127.0.0.1:8086"
     influxdb_token: SecretStr = SecretStr("")
     influxdb_org: str = "fleet"
@@ -41,6 +45,9 @@ class CloudSettings(BaseSettings):
     http_port: Annotated[int, Field(ge=0, le=65535)] = 8000
     public_url: str = ""
     """How browsers reach us; `https://…` switches cookies to Secure and `__Host-`."""
+
+    forwarded_allow_ips: str = "127.0.0.1"
+    """Proxies whose `X-Forwarded-…` headers are believed: addresses and networks, comma-separated; `*` for any."""
 
     map_tiles_url: str = ""
     """Tile server of the maps (`https://…/{z}/{x}/{y}.png`, WGS-84). Empty: our own schematic."""

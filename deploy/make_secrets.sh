@@ -29,7 +29,8 @@ if [ ! -e authority/ca.pem ]; then
 fi
 [ "$host" = localhost ] && names="DNS:localhost,DNS:broker,IP:127.0.0.1" || names="DNS:$host,DNS:localhost,DNS:broker,IP:127.0.0.1"
 leaf broker broker "$names" serverAuth
-leaf ingester ingester DNS:ingester clientAuth
+# The dot keeps this name out of the device ids: no device can ever have the rights of the ingester.
+leaf ingester fleet.ingester DNS:fleet.ingester clientAuth
 for device in "$@"; do
   case $device in *[!a-z0-9-]* | "") echo "not a device id: $device" >&2; exit 2 ;; esac
   leaf "devices/$device" "$device" "DNS:$device" clientAuth

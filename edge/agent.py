@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,17 +17,18 @@ import msgspec
 
 from edge.batch import TelemetryBatch
 from edge.downlink import Downlink
+from edge.event_keeper import EventKeeper
 from edge.journal import Journal
 from edge.link import Link, LinkError, Session
 from edge.records import JournalFullError, Row
 from edge.timing import Timing
 from edge.transports import Line
-from edge.trusted_time import TrustedTime
+from edge.trusted_time import CorrectedClock, TrustedTime
 from edge.uplink import RenewConnectionError, Uplink
 from fleet.clock import MILLISECONDS_PER_SECOND, Clock
 from fleet.envelope import EnvelopeError, Lane, Welcome, decode_downlink, encode
 from fleet.kind import Driver, DriverOutput, Kind
-from fleet.messages import Event
+from fleet.messages import CLOCK_SKEW_FUTURE_S_MAX, CLOCK_SKEW_PAST_S_MAX
 from fleet.randomness import Randomness
 from fleet.signing import Verifier
 from fleet.topics import DownChannel, UpChannel
@@ -79,7 +80,8 @@ class EdgeAgent:
         self._line = line
         self._link = link
         self._journal = journal
-        self._clock = clock
+        self._trusted_time = TrustedTime(clock)
+        self._clock = CorrectedClock(clock, self._trusted_time)
         self._randomness = randomness
         self._settings = settings
         self._timing = settings.timing
@@ -88,6 +90,7 @@ class EdgeAgent:
         self._batch_wake = asyncio.Event()
         self._timer_wake = asyncio.Event()
         self._acknowledged: asyncio.Queue[Row] = asyncio.Queue(_ACKNOWLEDGED_MAX)
+        self._events = EventKeeper(device_id, journal, self._timing.journal_retry_s, self.counts, line.write)
         self.uplink: Uplink | None = None
         self.downlink: Downlink | None = None
 
@@ -103,7 +106,6 @@ class EdgeAgent:
 
     async def run(self) -> None:
         """Until cancelled; readings that wait are journalled on the way out."""
-        trusted_time = TrustedTime(self._clock)
         record = await self._journal.register(self.device_id, self._on_committed)
         uplink = self.uplink = Uplink(
             record,
@@ -113,7 +115,7 @@ class EdgeAgent:
             self._randomness,
             timing=self._timing,
             verifiers=self._settings.verifiers,
-            trusted_time=trusted_time,
+            trusted_time=self._trusted_time,
             firmware=self._settings.firmware,
             on_committed_in_cloud=self._on_committed_in_cloud,
         )
@@ -124,7 +126,7 @@ class EdgeAgent:
             self._clock,
             timing=self._timing,
             verifiers=self._settings.verifiers,
-            trusted_time=trusted_time,
+            trusted_time=self._trusted_time,
             generation=lambda: uplink.generation,
         )
         await downlink.restore()
@@ -133,6 +135,7 @@ class EdgeAgent:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._run_line(driver))
                 group.create_task(self._run_timers(driver))
+                group.create_task(self._events.run())
                 group.create_task(self._run_telemetry())
                 group.create_task(self._run_acknowledged(driver))
                 group.create_task(self._run_connections(driver, uplink, downlink))
@@ -178,7 +181,7 @@ class EdgeAgent:
                 now_ms, due_ms = max(self._clock.now_ms(), due_ms), None
                 if driver.next_due_ms is not None and driver.next_due_ms <= now_ms:
                     await self._handle(driver.on_timer(now_ms))
-                await self.downlink.give_up_left_over(now_ms)
+                await self.downlink.give_up_left_over()
 
     async def _handle(self, output: DriverOutput) -> None:
         self._timer_wake.set()
@@ -189,25 +192,17 @@ class EdgeAgent:
             self._batch.add(reading, now_ms)
         if output.readings:
             self._batch_wake.set()
-        durable = True
-        if output.events:
-            durable = all(await asyncio.gather(*(self._journal_event(at, event) for at, event in output.events)))
-        if output.after_commit and durable:
-            self._line.write(output.after_commit)
+        if output.events or output.after_commit:
+            events = [(self._believable(at, now_ms), event) for at, event in output.events]
+            await self._events.keep(events, output.after_commit)
         for progress in output.progress:
             assert self.downlink is not None
             await self.downlink.on_progress(progress)
 
-    async def _journal_event(self, occurred_at: int, event: Event) -> bool:
-        try:
-            row = await self._journal.append(
-                self.device_id, event.lane, occurred_at, event.model_dump_json().encode(), event.event_id
-            )
-        except JournalFullError:  # not acknowledged to the hardware, which repeats it
-            self.counts["events_refused"] += 1
-            return False
-        self.counts["events" if row else "events_repeated_by_hardware"] += 1
-        return True
+    def _believable(self, at: int, now_ms: int) -> int:
+        """The hardware's time, or ours when we know it and the cloud would refuse the hardware's."""
+        low, high = now_ms - CLOCK_SKEW_PAST_S_MAX * 1000, now_ms + CLOCK_SKEW_FUTURE_S_MAX * 1000
+        return at if low < at < high or self._trusted_time.latest_ms() is None else now_ms
 
     # --- journal ------------------------------------------------------------------------------------------------
 
@@ -259,7 +254,7 @@ class EdgeAgent:
         while True:
             renew = False
             try:
-                await self._connect(driver, uplink, downlink)
+                await self._connect(driver, uplink, downlink, attempts)
             except* LinkError as errors:
                 renew = errors.subgroup(RenewConnectionError) is not None
                 _log.info("%s: link: %s", self.device_id, errors.exceptions[0])
@@ -277,8 +272,23 @@ class EdgeAgent:
                 most_s = self._timing.reconnect_emergency_s
                 await asyncio.sleep(self._randomness.uniform(0, min(most_s, 0.05 * 2.0 ** min(attempts, 16))))
 
-    async def _connect(self, driver: Driver, uplink: Uplink, downlink: Downlink) -> None:
-        async with self._link.connect(uplink.begin_connection(), self._kind.keep_alive_s) as session:
+    async def _open(self, stack: AsyncExitStack, uplink: Uplink, attempts: int) -> Session:
+        """A connection; an emergency that waits gives up early on a network that swallows everything."""
+        patience_s = min(self._timing.urgent_most_s, self._timing.urgent_s * 2.0 ** min(attempts, 16))
+        try:
+            async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as group:
+                hurrying = group.create_task(_hurry(limit, uplink.emergency_waiting, patience_s))
+                session = await stack.enter_async_context(
+                    self._link.connect(uplink.begin_connection(), self._kind.keep_alive_s)
+                )
+                hurrying.cancel()
+        except TimeoutError as error:
+            raise LinkError("no connection in time for a waiting emergency") from error
+        return session
+
+    async def _connect(self, driver: Driver, uplink: Uplink, downlink: Downlink, attempts: int) -> None:
+        async with AsyncExitStack() as stack:
+            session = await self._open(stack, uplink, attempts)
             self.counts["connects"] += 1
             try:
                 async with asyncio.TaskGroup() as group:
@@ -311,3 +321,8 @@ class EdgeAgent:
                 await uplink.on_acknowledgement(message)
                 await downlink.on_replies_acknowledged(message.replies)
         raise LinkError("the connection ended")
+
+
+async def _hurry(limit: asyncio.Timeout, emergency_waiting: asyncio.Event, patience_s: float) -> None:
+    await emergency_waiting.wait()
+    limit.reschedule(asyncio.get_running_loop().time() + patience_s)

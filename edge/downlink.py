@@ -7,6 +7,7 @@ or what was signed for another device, gets no answer: an answer would let stran
 
 import asyncio
 import logging
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -74,7 +75,7 @@ class Downlink:
         self._generation = generation
         self._running: dict[str, ReplyStatus] = {}
         self._left_over: set[str] = set()
-        self._left_over_until_ms = 0
+        self._left_over_until_s = 0.0
         self._finals: dict[str, _FinalReply] = {}
         self._not_kept: dict[str, CommandRecord] = {}
         self._interim: deque[Reply] = deque(maxlen=timing.interim_replies_max)
@@ -88,8 +89,8 @@ class Downlink:
             else:
                 self._running[record.command_id] = record.status
                 self._left_over.add(record.command_id)
-        self._left_over_until_ms = self._clock.now_ms() + round(
-            self._timing.unfinished_command_business_s * MILLISECONDS_PER_SECOND
+        self._left_over_until_s = (
+            self._clock.monotonic_s() + self._timing.unfinished_command_business_s / self._clock.speed
         )
 
     # --- commands in --------------------------------------------------------------------------------------------
@@ -134,7 +135,7 @@ class Downlink:
     def _judge(  # noqa: PLR0911  # one line per reason, in the order in which they are decided
         self, order: CommandOrder
     ) -> tuple[Command | None, ReplyStatus, Reason]:
-        now_ms = self._trusted_time.now_ms()
+        now_ms = self._trusted_time.latest_ms()
         if now_ms is None:
             return None, ReplyStatus.REFUSED, "untrusted_time"
         if order.generation != self._generation():
@@ -205,11 +206,14 @@ class Downlink:
     @property
     def next_due_ms(self) -> int | None:
         """When `give_up_left_over` wants to be called, business ms."""
-        return self._left_over_until_ms if self._left_over else None
+        if not self._left_over:
+            return None
+        remaining_s = (self._left_over_until_s - self._clock.monotonic_s()) * self._clock.speed
+        return self._clock.now_ms() + math.ceil(remaining_s * MILLISECONDS_PER_SECOND)
 
-    async def give_up_left_over(self, now_ms: int) -> None:
+    async def give_up_left_over(self) -> None:
         """Commands that ran when the agent last stopped and of which the hardware said nothing more."""
-        if self._left_over and now_ms >= self._left_over_until_ms:
+        if self._left_over and self._clock.monotonic_s() >= self._left_over_until_s:
             for command_id in sorted(self._left_over):
                 await self.on_progress(Progress(command_id, ReplyStatus.FAILED, "unknown"))
 

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -32,6 +32,7 @@ COMMIT_WITHIN_S: Final[Mapping[Lane, float]] = {Lane.EMERGENCY: 0.0, Lane.EVENT:
 _AT_ONCE_S: Final = 0.0
 _SOON_S: Final = 0.01
 _HOUSEKEEPING_S: Final = 0.5
+_RETRY_S: Final = 2.0
 _BATCH_MAX: Final = 1024
 
 _log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class Journal:
         self._acknowledged: dict[tuple[str, Lane], int] = {}
         self._devices: dict[str, tuple[DeviceRecord, Listener]] = {}
         self._last_seqs: dict[tuple[str, Lane], int] = {}
+        self._unstored: dict[str, DeviceRecord] = {}
         self._due_s: float | None = None
         self._wake = asyncio.Event()
         self._closing = False
@@ -114,7 +116,12 @@ class Journal:
 
     async def register(self, device_id: str, on_committed: Listener) -> DeviceRecord:
         """Count a boot of the device; its rows are passed to `on_committed` as they become durable, in order."""
-        record = await self.write(lambda store: store.register(device_id), within_s=_SOON_S)
+        try:
+            record = await self.write(lambda store: store.register(device_id), within_s=_SOON_S)
+        except JournalFullError:  # emergencies must find the reserve: go on, and store the record when there is room
+            record = await self.read(lambda store: store.next_record(device_id))
+            self._unstored[device_id] = record
+            self._wake_within(_RETRY_S)
         for lane in Lane:
             key = device_id, lane
             reserved = [row.seq for row in self.reserved_rows if (row.device_id, row.lane) == key]
@@ -150,6 +157,12 @@ class Journal:
         last_seqs = await self.write(lambda store: store.grant(device_id, generation, marks), within_s=_AT_ONCE_S)
         for lane, last_seq in last_seqs.items():
             self._last_seqs[device_id, lane] = last_seq
+
+    def grant_unstored(self, device_id: str, generation: int) -> None:
+        """A first generation for which there is no room now: stored with the next commit that succeeds."""
+        record = self._unstored.get(device_id) or self._devices[device_id][0]
+        self._unstored[device_id] = replace(record, generation=generation)
+        self._wake_within(_RETRY_S)
 
     def last_seq(self, device_id: str, lane: Lane) -> int:
         """The seq given last in a lane."""
@@ -256,6 +269,8 @@ class Journal:
             self._acknowledged.clear()  # sent again after the start, acknowledged again
         elif self._acknowledged:
             self._wake_within(_HOUSEKEEPING_S)
+        if self._unstored or self.reserved_rows:
+            self._wake_within(_RETRY_S)
 
     def _resolve(self, write: _Write[Any], result: Any) -> None:
         operation = write.operation
@@ -315,7 +330,9 @@ class Journal:
     def _transact(self, batch: list[_Write[Any]], marks: Mapping[tuple[str, Lane], int]) -> list[Any]:
         store = self.store
         store.begin()
-        kept = self.reserved_rows
+        kept, unstored = self.reserved_rows, list(self._unstored.values())
+        for record in unstored:  # before the reserve, whose rows belong to these storages
+            store.adopt(record)
         for row in kept:
             store.merge(row.device_id, row.storage_id, row.row)
         for (device_id, lane), mark in marks.items():
@@ -324,6 +341,9 @@ class Journal:
         store.commit()
         if kept and self._reserve:
             self._reserve.clear()
+        for record in unstored:
+            if self._unstored.get(record.device_id) is record:
+                del self._unstored[record.device_id]
         return results
 
     def _keep_in_reserve(self, append: _Append) -> Row | None:

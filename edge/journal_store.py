@@ -138,28 +138,39 @@ class JournalStore(CommandTable):
 
     def register(self, device_id: str) -> DeviceRecord:
         """Count one boot of the device; a storage without it begins a new storage id and generation."""
+        record = self.next_record(device_id)
+        self.adopt(record)
+        return record
+
+    def next_record(self, device_id: str) -> DeviceRecord:
+        """What `register` would store; nothing is written."""
         execute = self._connection.execute
         found = execute("SELECT storage_id, generation, boots FROM device WHERE device_id = ?", (device_id,)).fetchone()
         storage_id, generation, boots = found or (self._make_id(), 0, -1)
         boots += 1
         if boots >= BOOTS_PER_GENERATION:  # the counter is used up: the cloud grants a new generation
             storage_id, generation, boots = self._make_id(), 0, 0
-        execute(
-            "INSERT INTO device VALUES (?, ?, ?, ?) ON CONFLICT (device_id) DO UPDATE SET "
-            "storage_id = excluded.storage_id, generation = excluded.generation, boots = excluded.boots",
-            (device_id, storage_id, generation, boots),
-        )
-        for lane in Lane:
-            execute("INSERT OR IGNORE INTO lane VALUES (?, ?, 0, 0, 0, 0, 0)", (device_id, lane.value))
         lanes = execute("SELECT lane, mark, last_seq FROM lane WHERE device_id = ?", (device_id,)).fetchall()
         return DeviceRecord(
             device_id,
             storage_id,
             generation,
             boots,
-            marks={Lane(lane): mark for lane, mark, _ in lanes},
-            last_seqs={Lane(lane): last_seq for lane, _, last_seq in lanes},
+            marks=dict.fromkeys(Lane, 0) | {Lane(lane): mark for lane, mark, _ in lanes},
+            last_seqs=dict.fromkeys(Lane, 0) | {Lane(lane): last_seq for lane, _, last_seq in lanes},
         )
+
+    def adopt(self, record: DeviceRecord) -> None:
+        """Store a record's ids and counters; its lanes are begun if they are not here."""
+        self._connection.execute(
+            "INSERT INTO device VALUES (?, ?, ?, ?) ON CONFLICT (device_id) DO UPDATE SET "
+            "storage_id = excluded.storage_id, generation = excluded.generation, boots = excluded.boots",
+            (record.device_id, record.storage_id, record.generation, record.boots),
+        )
+        for lane in Lane:
+            self._connection.execute(
+                "INSERT OR IGNORE INTO lane VALUES (?, ?, 0, 0, 0, 0, 0)", (record.device_id, lane.value)
+            )
 
     def grant(self, device_id: str, generation: int, marks: Mapping[Lane, int]) -> dict[Lane, int]:
         """Put everything pending under `generation`, continuing after the cloud's marks; the new last seqs.

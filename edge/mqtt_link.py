@@ -17,6 +17,7 @@ from fleet.topics import DownChannel, UpChannel, down, up
 _QOS: Final = 1
 _INCOMING_MAX: Final = 256
 _PUBLISH_S_MAX: Final = 10.0
+_DISCONNECT_S_MAX: Final = 0.5
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +104,8 @@ class MqttLink:
                 await client.subscribe([(down(self._device_id, channel), _QOS) for channel in DownChannel])
                 yield _MqttSession(client, self._device_id)
             finally:
-                with suppress(aiomqtt.MqttError):
+                client.timeout = _DISCONNECT_S_MAX  # a network that swallows everything must not delay the next attempt
+                with suppress(aiomqtt.MqttError, TimeoutError):
                     await client.__aexit__(None, None, None)
         except (aiomqtt.MqttError, OSError, TimeoutError) as error:
             raise LinkError(str(error) or type(error).__name__) from error

@@ -1,5 +1,6 @@
 """Every bound and rhythm of the agent in one place, in real seconds unless the name says otherwise."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -17,18 +18,22 @@ class Timing:
 
     window_messages_max: int = 16
     """Messages of one lane that may wait for their application acknowledgement at the same time."""
+    emergencies_under_way_max: int = 4_096
+    """Emergencies may all be under way at once, as many as the journal keeps."""
     resend_first_s: Mapping[Lane, float] = field(default_factory=lambda: _per_lane(1.0, 2.0, 5.0))
     """Silence after which the oldest unacknowledged message goes out again; doubles up to `resend_most_s`."""
     resend_most_s: Mapping[Lane, float] = field(default_factory=lambda: _per_lane(2.0, 15.0, 30.0))
     stuck_strikes_max: int = 8
     """Resends of one message after which the cloud answered a hello and still did not take it …"""
-    stuck_s: Mapping[Lane, float] = field(default_factory=lambda: _per_lane(120.0, 600.0, 600.0))
-    """… and for how long, before the message is set aside so that the lane goes on."""
+    stuck_s: Mapping[Lane, float] = field(default_factory=lambda: _per_lane(math.inf, 600.0, 600.0))
+    """… and for how long, before the message is set aside so that the lane goes on; never done to an emergency."""
     go_back_pause_s: float = 0.5
     """A lane goes back at most once in this time, however often the cloud reports the gap."""
 
     hello_retry_s: float = 3.0
     hello_retry_most_s: float = 10.0
+    hello_renew_s: float = 3600.0
+    """On a connection that stays, trusted time is asked for anew this often."""
     welcome_age_s_max: float = 10.0
     """A later welcome proves no time: whoever delayed it could make old commands look fresh."""
 
@@ -36,6 +41,10 @@ class Timing:
     """Full jitter; 390 devices then stay below 50 connects a second (decision 6)."""
     reconnect_emergency_s: float = 2.0
     """Longest pause between attempts while an emergency is waiting; the first attempt is immediate."""
+    urgent_s: float = 2.0
+    """While an emergency is waiting the broker must answer within this, or a new connection is tried at once …"""
+    urgent_most_s: float = 10.0
+    """… with twice the patience every time, so that a slow network is no dead one."""
 
     reply_first_s: float = 3.0
     reply_most_s: float = 60.0

@@ -1,6 +1,10 @@
 """Time that the cloud has vouched for."""
 
+from typing import Final
+
 from fleet.clock import MILLISECONDS_PER_SECOND, Clock
+
+_WALL_WRONG_MS_MIN: Final = 60_000
 
 
 class TrustedTime:
@@ -12,15 +16,49 @@ class TrustedTime:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._anchor: tuple[int, float] | None = None
+        self._slack_ms = 0.0
 
-    def set(self, time_ms: int) -> None:
-        """The cloud says, with its signature, that it is `time_ms` now."""
-        self._anchor = time_ms, self._clock.monotonic_s()
+    def set(self, time_ms: int, asked_s: float) -> None:
+        """The cloud said, with its signature, that it was `time_ms` at some moment after `asked_s` (monotonic)."""
+        self._anchor = time_ms, asked_s
+        elapsed_s = (self._clock.monotonic_s() - asked_s) * self._clock.speed
+        self._slack_ms = elapsed_s * MILLISECONDS_PER_SECOND
 
-    def now_ms(self) -> int | None:
-        """Business ms, or None when no welcome was verified since the start."""
+    def latest_ms(self) -> int | None:
+        """Business ms: the latest that it can be now, so never behind; None before the first welcome."""
         if self._anchor is None:
             return None
-        time_ms, monotonic_s = self._anchor
-        elapsed_s = (self._clock.monotonic_s() - monotonic_s) * self._clock.speed
+        time_ms, asked_s = self._anchor
+        elapsed_s = (self._clock.monotonic_s() - asked_s) * self._clock.speed
         return time_ms + round(elapsed_s * MILLISECONDS_PER_SECOND)
+
+    def likely_ms(self) -> tuple[int | None, float]:
+        """(the middle of when it can be now, how far off that may be), business ms."""
+        latest_ms = self.latest_ms()
+        half_ms = self._slack_ms / 2
+        return (None if latest_ms is None else latest_ms - round(half_ms)), half_ms
+
+
+class CorrectedClock:
+    """The wall clock, or trusted time where that shows the wall clock to be wrong by more than a minute (business)."""
+
+    def __init__(self, clock: Clock, trusted_time: TrustedTime) -> None:
+        self._clock = clock
+        self._trusted_time = trusted_time
+
+    @property
+    def speed(self) -> float:
+        """See Clock."""
+        return self._clock.speed
+
+    def now_ms(self) -> int:
+        """See Clock."""
+        wall_ms = self._clock.now_ms()
+        likely_ms, doubt_ms = self._trusted_time.likely_ms()
+        if likely_ms is None or abs(wall_ms - likely_ms) <= _WALL_WRONG_MS_MIN + doubt_ms:
+            return wall_ms
+        return likely_ms
+
+    def monotonic_s(self) -> float:
+        """See Clock."""
+        return self._clock.monotonic_s()

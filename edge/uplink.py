@@ -69,14 +69,17 @@ class Uplink:
         self._windows = {
             lane: LaneWindow(lane, timing, record.marks[lane], lambda: randomness.uniform(0.9, 1.1)) for lane in Lane
         }
+        self._known_seqs = {lane: journal.last_seq(record.device_id, lane) for lane in Lane}
         self._wakes = {lane: asyncio.Event() for lane in Lane}
         self._renumbering = False
+        self._numbering = 0
         self._nonce = ""
         self._hello_sent_s = float("-inf")
         self._hello_wanted = asyncio.Event()
         self._welcome_came = asyncio.Event()
         self._renew = False
         self._connection = 0
+        self._urgent_s = timing.urgent_s
         self.emergency_waiting = asyncio.Event()
         """Set while an emergency is unacknowledged."""
 
@@ -113,7 +116,7 @@ class Uplink:
 
     async def _control(self, session: Session) -> None:
         await self._say_hello(session)
-        await session.publish(UpChannel.STATUS, encode(self.status(online=True)))
+        await self._put(session, UpChannel.STATUS, encode(self.status(online=True)))
         pause_s = self._timing.hello_retry_s
         while True:
             with suppress(TimeoutError):
@@ -124,7 +127,9 @@ class Uplink:
                 raise RenewConnectionError("a new generation was granted")
             if self._welcome_came.is_set():
                 pause_s = self._timing.hello_retry_s
-                await self._hello_wanted.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._timing.hello_renew_s):
+                        await self._hello_wanted.wait()
                 await asyncio.sleep(
                     max(0.0, self._hello_sent_s + self._timing.hello_retry_s - self._clock.monotonic_s())
                 )
@@ -137,7 +142,8 @@ class Uplink:
         self._welcome_came.clear()
         self._nonce = secrets.token_hex(16)
         self._hello_sent_s = self._clock.monotonic_s()
-        await session.publish(
+        await self._put(
+            session,
             UpChannel.HELLO,
             encode(
                 Hello(
@@ -181,7 +187,7 @@ class Uplink:
         if window.expire(now_s):
             self.counts["timeouts"] += 1
             self._hello_wanted.set()  # is the cloud alive? Its welcome also tells where the lane stands
-        if window.stuck(now_s) and window.head is not None:
+        if window.lane is not Lane.EMERGENCY and window.stuck(now_s) and window.head is not None:
             head = window.head
             with suppress(JournalFullError):  # tried again at the next time-out
                 await self._journal.set_aside(self.device_id, window.lane, head.seq, "never acknowledged", remove=True)
@@ -201,7 +207,20 @@ class Uplink:
     async def _publish(self, session: Session, lane: Lane, outgoing: Outgoing) -> None:
         envelope = outgoing.row.envelope(self._kind_name, self.device_id, self.generation, outgoing.evicted_from)
         self.counts["resent" if outgoing.repeated else "sent"] += 1
-        await session.publish(CHANNELS[lane], encode(envelope))
+        numbering = self._numbering
+        await self._put(session, CHANNELS[lane], encode(envelope))
+        if numbering == self._numbering:
+            self._windows[lane].published(outgoing.row.seq)
+
+    async def _put(self, session: Session, channel: UpChannel, data: bytes) -> None:
+        """Publish; with an emergency waiting, a broker that does not answer soon counts as gone."""
+        try:
+            async with asyncio.timeout(self._urgent_s if self.emergency_waiting.is_set() else None):
+                await session.publish(channel, data)
+        except TimeoutError as error:
+            self.counts["publishes_given_up"] += 1
+            self._urgent_s = min(self._timing.urgent_most_s, 2 * self._urgent_s)
+            raise LinkError("the broker does not answer, and an emergency is waiting") from error
 
     async def _sleep_until(self, deadline_s: float | None, wake: asyncio.Event) -> None:
         with suppress(TimeoutError):
@@ -223,6 +242,8 @@ class Uplink:
         """Marks, gaps and refusals; one of another generation is none of ours."""
         if acknowledgement.generation != self.generation or self._renumbering:
             self.counts["acknowledgements_ignored"] += 1
+            if acknowledgement.generation != self.generation:
+                self._hello_wanted.set()
             return
         for refused in acknowledgement.refused:
             self.counts["refused"] += 1
@@ -233,11 +254,10 @@ class Uplink:
         refused_seqs = {(refused.lane, refused.seq) for refused in acknowledgement.refused}
         now_s = self._clock.monotonic_s()
         for lane, mark in acknowledgement.marks.items():
-            if mark > self._journal.last_seq(self.device_id, lane):  # more than we ever sent: let the welcome settle it
+            if self._is_of_lost_storage(lane, mark):  # the welcome settles it
                 self._hello_wanted.set()
                 continue
-            unread = await self._unread(lane, mark)
-            self._finish(lane, [*self._windows[lane].acknowledge(mark, now_s), *unread], mark, refused_seqs)
+            self._finish(lane, self._windows[lane].acknowledge(mark, now_s), refused_seqs)
         for lane in acknowledgement.resend:
             if acknowledgement.marks.get(lane, self._windows[lane].mark) < self._windows[lane].mark:
                 self._hello_wanted.set()  # the cloud stands before what it acknowledged: ask it under its signature
@@ -245,18 +265,19 @@ class Uplink:
                 self.counts["gaps"] += 1
         self._wake_all()
 
-    async def _unread(self, lane: Lane, mark: int) -> list[Row]:
-        """Emergencies up to `mark` that are not in memory: sent before a restart, and still to be shown as received."""
-        window = self._windows[lane]
-        if lane is not Lane.EMERGENCY or mark <= window.last_known:
-            return []
-        rows = await self._journal.pending(self.device_id, lane, window.last_known, mark - window.last_known)
-        return [row for row in rows if window.last_known < row.seq <= mark]
+    def _is_of_lost_storage(self, lane: Lane, mark: int) -> bool:
+        """Whether the cloud has more than was here at the start or sent since: then this storage is an old copy.
 
-    def _finish(self, lane: Lane, rows: list[Row], mark: int, refused: set[tuple[Lane, int]]) -> None:
+        What was journalled since the start and not sent says nothing: fresh messages would pass for acknowledged.
+        """
+        return mark > max(self._known_seqs[lane], self._windows[lane].highest_taken)
+
+    def _finish(self, lane: Lane, rows: list[Row], refused: set[tuple[Lane, int]]) -> None:
         self.counts["acknowledged"] += len(rows)
-        self._journal.acknowledge(self.device_id, {lane: mark})
+        self._journal.acknowledge(self.device_id, {lane: self._windows[lane].mark})
         if lane is Lane.EMERGENCY:
+            if rows:
+                self._urgent_s = self._timing.urgent_s
             for row in rows:
                 if (lane, row.seq) not in refused:
                     self._on_committed_in_cloud(row)
@@ -282,35 +303,47 @@ class Uplink:
             self.counts["welcomes_ignored"] += 1
             return
         self._nonce = ""
-        self._trusted_time.set(welcome.time_ms)
+        self._trusted_time.set(welcome.time_ms, self._hello_sent_s)
+        settled = True
         if self._must_renumber(welcome):
-            await self._renumber(welcome)
+            settled = await self._renumber(welcome)
         else:
             now_s = self._clock.monotonic_s()
             for lane in Lane:
                 mark = welcome.marks.get(lane, 0)
-                unread = await self._unread(lane, mark)
-                self._finish(lane, [*self._windows[lane].settle(mark, self._hello_sent_s, now_s), *unread], mark, set())
-        self.welcomed = not self._renew
+                self._finish(lane, self._windows[lane].settle(mark, self._hello_sent_s, now_s), set())
+        self.welcomed = settled and not self._renew
         self._welcome_came.set()
         self._wake_all()
 
     def _must_renumber(self, welcome: Welcome) -> bool:
         return welcome.generation != self.generation or any(
-            welcome.marks.get(lane, 0) > self._journal.last_seq(self.device_id, lane) for lane in Lane
+            self._is_of_lost_storage(lane, welcome.marks.get(lane, 0)) for lane in Lane
         )
 
-    async def _renumber(self, welcome: Welcome) -> None:
-        """A first or new generation, or a storage that fell behind itself (restored from a copy)."""
+    async def _renumber(self, welcome: Welcome) -> bool:
+        """A first or new generation, or a storage that fell behind itself (restored from a copy).
+
+        False if the journal has no room to do it; a first generation, which renumbers nothing, needs none.
+        """
         self._renumbering = True
         try:
             await self._journal.grant(self.device_id, welcome.generation, welcome.marks)
+        except JournalFullError:
+            self.counts["grants_postponed"] += 1
+            if self.generation or any(welcome.marks.get(lane, 0) != self._windows[lane].mark for lane in Lane):
+                self._hello_wanted.set()  # emergencies go on under their old numbers, the rest waits for the disk
+                return False
+            self._journal.grant_unstored(self.device_id, welcome.generation)
         finally:
             self._renumbering = False
+        self._numbering += 1
         self._renew = welcome.generation != self.generation
         self.generation = welcome.generation
         for lane in Lane:
+            self._known_seqs[lane] = welcome.marks.get(lane, 0)
             self._windows[lane].reload(welcome.marks.get(lane, 0))
+        return True
 
     @property
     def pending(self) -> bool:

@@ -5,16 +5,21 @@
                                         (the journal may hold more: `more_in_journal`)
 
 Without an acknowledgement in time the lane goes back to mark + 1 and probes with that one message, slower each
-time; the window opens again with the first progress.
+time; the window opens again with the first progress. Emergencies are all under way at the same time and all go out
+again together: the cloud takes each by its event id, so one that it never takes must not hide the others. Of them
+only what this process sent counts as acknowledged: an answer meant for a lost storage must not drop a fresh press.
 """
 
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from edge.records import Row
 from edge.timing import Timing
 from fleet.envelope import Lane
+
+_READ_AT_ONCE_MAX: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +46,15 @@ class LaneWindow:
         self._rows: deque[Row] = deque()
         self._reading: object | None = None
         self._sent = 0
-        self._limit = timing.window_messages_max
+        self._urgent = lane is Lane.EMERGENCY
+        self._capacity = timing.emergencies_under_way_max if self._urgent else timing.window_messages_max
+        self._limit = self._capacity
         self._timeouts = 0
         self._timed_out_since_proof = False
-        self._highest_sent = mark
+        self.highest_taken = mark
+        """The highest seq that was given out to be sent since the start, or acknowledged."""
+        self._published = mark
+        self._claimable = mark
         self._stuck_since_s: float | None = None
         self._went_back_s = float("-inf")
         self._raised_s = float("-inf")
@@ -55,7 +65,7 @@ class LaneWindow:
 
     def offer(self, row: Row) -> None:
         """A row became durable; it is kept here if it directly follows what is here and fits."""
-        if self._reading or self.more_in_journal or len(self._rows) >= self._timing.window_messages_max:
+        if self._reading or self.more_in_journal or len(self._rows) >= self._capacity:
             self.more_in_journal = True
         elif row.seq > self.last_known:
             self._rows.append(row)
@@ -67,7 +77,7 @@ class LaneWindow:
 
     def begin_reading(self) -> tuple[object, int, int] | None:
         """(token for `fill`, seq to read after, how many rows), or None if the journal has nothing that fits here."""
-        room = self._timing.window_messages_max - len(self._rows)
+        room = min(_READ_AT_ONCE_MAX, self._capacity - len(self._rows))
         if not self.more_in_journal or room <= 0:
             return None
         self.more_in_journal = False  # unless something is offered while the journal is being read
@@ -89,7 +99,7 @@ class LaneWindow:
         self._rows.clear()
         self._reading = None
         self.more_in_journal = True
-        self.mark = self._highest_sent = mark
+        self.mark = self.highest_taken = self._published = self._claimable = mark
         self.restart()
 
     # --- rows out ----------------------------------------------------------------------------------------------
@@ -115,13 +125,21 @@ class LaneWindow:
         self._sent += 1
         if self.deadline_s is None:
             self.deadline_s = now_s + self._patience_s()
-        repeated = row.seq <= self._highest_sent
-        self._highest_sent = max(self._highest_sent, row.seq)
+        repeated = row.seq <= self.highest_taken
+        self.highest_taken = max(self.highest_taken, row.seq)
+        self._claimable = max(self._claimable, row.seq)
         return Outgoing(row, previous + 1 if row.seq > previous + 1 else None, repeated)
+
+    def published(self, seq: int) -> None:
+        """The broker has the message."""
+        self._published = max(self._published, seq)
 
     def _patience_s(self) -> float:
         first, most = self._timing.resend_first_s[self.lane], self._timing.resend_most_s[self.lane]
-        return min(most, first * 2.0 ** min(self._timeouts, 16)) * self._jitter()
+        seconds = min(most, first * 2.0 ** min(self._timeouts, 16))
+        if self._urgent and self._timeouts:  # bounds the rate at which many go out again
+            seconds *= max(1.0, len(self._rows) / self._timing.window_messages_max)
+        return seconds * self._jitter()
 
     def restart(self) -> None:
         """A new connection: everything unacknowledged goes out again."""
@@ -129,18 +147,22 @@ class LaneWindow:
             self._reading = None
             self.more_in_journal = True
         self._sent = 0
-        self._limit = self._timing.window_messages_max
+        self._limit = self._capacity
+        self._claimable = max(self.mark, self._published)  # what broke off may never have left
         self._timed_out_since_proof = False  # silence of a broken connection is no silence of the cloud
         self.deadline_s = None
 
     def expire(self, now_s: float) -> bool:
-        """Whether the acknowledgement is overdue; then the lane has gone back and probes with its oldest message."""
+        """Whether the acknowledgement is overdue; then the lane has gone back.
+
+        It probes with its oldest message; emergencies all go out again.
+        """
         if self.deadline_s is None or now_s < self.deadline_s:
             return False
         self._timeouts += 1
         self._timed_out_since_proof = True
         self._sent = 0
-        self._limit = 1
+        self._limit = self._capacity if self._urgent else 1
         self.deadline_s = None
         return True
 
@@ -148,6 +170,8 @@ class LaneWindow:
 
     def acknowledge(self, mark: int, now_s: float) -> list[Row]:
         """Everything up to `mark` is committed; the rows of it that were in memory. A lower mark is an old message."""
+        if self._urgent:
+            mark = min(mark, self._claimable)
         if mark <= self.mark:
             return []
         done: list[Row] = []
@@ -156,7 +180,7 @@ class LaneWindow:
         self.mark = mark
         self._raised_s = now_s
         self._sent = max(0, self._sent - len(done))
-        self._limit = self._timing.window_messages_max
+        self._limit = self._capacity
         self._timeouts = self.strikes = 0
         self._timed_out_since_proof = False
         self._stuck_since_s = None
@@ -168,6 +192,8 @@ class LaneWindow:
 
         The deadline stays: a message that never gets through must not look alive because others behind it do.
         """
+        if self._urgent and self._timeouts:  # one the cloud never takes: the deadline alone sends all of them again
+            return False
         if now_s - self._went_back_s < self._timing.go_back_pause_s:
             return False
         self._went_back_s = now_s
@@ -202,6 +228,6 @@ class LaneWindow:
         self._sent = max(0, self._sent - 1)
         self._timeouts = self.strikes = 0
         self._stuck_since_s = None
-        self._limit = self._timing.window_messages_max
+        self._limit = self._capacity
         self.deadline_s = None
         return row

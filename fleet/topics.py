@@ -16,6 +16,8 @@ SHARD_COUNT = 64
 ROOT = "f"
 DEVICE_ID_PATTERN = r"^[a-z0-9-]{1,32}$"
 _DEVICE_ID = re.compile(DEVICE_ID_PATTERN)
+INGESTER_NAME = "fleet.ingester"
+"""Who the cloud is to the broker. The dot keeps it out of the device ids: no device can be taken for it."""
 
 
 class UpChannel(StrEnum):

@@ -21,11 +21,12 @@ from cloud.adapters.sql.database import SqlDatabase
 from cloud.adapters.sql.migrate import upgrade
 from cloud.identity.authority import Authority, write_secret
 from cloud.tables import device
+from fleet import topics
 
 T = TypeVar("T")
 
 READY_S_MAX: Final = 60.0
-LOAD: Final = "bench-load"
+LOAD: Final = "bench.load"
 STORAGE_ID: Final = "b" * 32
 
 
@@ -134,15 +135,15 @@ def _identities(folder: Path) -> tuple[BrokerTls, dict[str, str], list[str]]:
     authority_file = folder / "authority.pem"
     authority_file.write_bytes(authority.certificate_pem)
     files = {}
-    for name in ("broker", "ingester", LOAD):
+    for name in ("broker", topics.INGESTER_NAME, LOAD):
         issued = authority.issue_server(["127.0.0.1"], now) if name == "broker" else authority.issue_client(name, now)
         files[name] = (folder / f"{name}.pem", folder / f"{name}.key")
         files[name][0].write_bytes(issued.certificate)
         write_secret(files[name][1], issued.key)
     cloud = {
         "FLEET_BROKER_CA_FILE": str(authority_file),
-        "FLEET_BROKER_CERTIFICATE_FILE": str(files["ingester"][0]),
-        "FLEET_BROKER_KEY_FILE": str(files["ingester"][1]),
+        "FLEET_BROKER_CERTIFICATE_FILE": str(files[topics.INGESTER_NAME][0]),
+        "FLEET_BROKER_KEY_FILE": str(files[topics.INGESTER_NAME][1]),
     }
     return BrokerTls(authority_file, *files["broker"]), cloud, [str(authority_file), *map(str, files[LOAD])]
 

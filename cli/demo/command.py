@@ -18,6 +18,7 @@ import typer
 
 from cli.kinds import KindFolderOption, add_kinds
 from cli.output import FAILURE, INTERRUPTED, USAGE, JsonOption, fail, print_json, words
+from cli.processes import process_started_s
 
 DEFAULT_SPEED: Final = 10.0
 
@@ -47,7 +48,7 @@ def demo(
     Starts a Mosquitto of its own (installs it where it is missing), the cloud, the agents with their
     simulated hardware, and people who ride, eat, press and answer. It is a busy noon, ten times as fast as
     real time. At the end it compares what the simulators did with what the cloud holds; exit code 1 if a
-    press was not notified, or an event was lost or doubled.
+    press was not notified, or an event, a reading, a sale or an unlock is not what the cloud says.
 
     Examples: [bold]fleet demo[/bold]   [bold]fleet demo --for 60s --json[/bold]   [bold]fleet demo --kill-cloud[/bold]
     """
@@ -71,25 +72,35 @@ def demo(
     except DemoError as error:
         raise fail(f"{error}\nLogs: {place}") from error
     except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
-    if result is None:
-        raise typer.Exit(INTERRUPTED)
-    if as_json:
-        print_json(result.figures)
-    else:
-        _print_for_people(result.figures)
-    for complaint in result.complaints:
-        words.print(f"[red]not good:[/red] {complaint}")
-    if directory is None and not result.complaints:
+        result = None
+    _end(result, place, is_temporary=directory is None, as_json=as_json)
+
+
+def _end(result: "Result | None", place: Path, *, is_temporary: bool, as_json: bool) -> None:
+    """Say what was found, tidy up, and leave with the exit code that it deserves."""
+    if result is not None:
+        if as_json:
+            print_json(result.figures)
+        else:
+            _print_for_people(result.figures)
+        for complaint in result.complaints:
+            words.print(f"[red]not good:[/red] {complaint}")
+    if is_temporary and not (result and result.complaints):
         shutil.rmtree(place, ignore_errors=True)
     else:
         words.print(f"Logs and data: {place}")
+    if result is None:  # ended before there was anything to compare
+        raise typer.Exit(INTERRUPTED)
     if result.complaints:
         raise typer.Exit(FAILURE)
 
 
 class DemoError(RuntimeError):
     """A part did not start or did not hold; the text says which."""
+
+
+class Stopped(Exception):  # noqa: N818  # no error: somebody pressed Ctrl-C while it started
+    """Ctrl-C before everything was up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +153,10 @@ class _Demo:
         from firmware_sim.scenario import scenario_named
 
         options = self._options
-        started_s = time.monotonic()
+        started_s = process_started_s()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._stopped.set)
         find_or_install_mosquitto()
         origin_ms = real_now_ms()
         shift_ms = scenario_named("demo").started_ms(origin_ms) - origin_ms
@@ -156,10 +170,8 @@ class _Demo:
             scene=scene, fleet=fleet, clock=clock, origin_ms=origin_ms, shift_ms=shift_ms, speed=options.speed,
             seed=options.seed, broker_port=broker.port, http_port=options.port or free_port(),
             receiver_port=free_port(), counts=options.counts, kind_folders=options.kind_folders,
+            stopped=self._stopped, started_s=started_s,
         )  # fmt: skip
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stopped.set)
         try:
             async with company:
                 self._welcome(company, time.monotonic() - started_s)
@@ -168,6 +180,8 @@ class _Demo:
                     return None
                 words.print("Comparing what the simulators did with what the cloud holds …")
                 return await company.compare()
+        except Stopped:
+            return None
         finally:
             await asyncio.to_thread(broker.stop)
 

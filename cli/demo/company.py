@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import time
 from collections.abc import Mapping
@@ -13,8 +14,8 @@ from typing import Any, Final, Self
 import aiohttp
 
 from cli.clock import SystemClock
-from cli.demo import people, verdict
-from cli.demo.command import DemoError, Result, new_rng
+from cli.demo import counting, holdings, people, verdict
+from cli.demo.command import DemoError, Result, Stopped, new_rng
 from cli.demo.stage import Stage
 from cli.processes import Child
 from fleet.kind import Site
@@ -23,11 +24,12 @@ READY_S_MAX: Final = 60.0
 CONNECTED_S_MAX: Final = 60.0
 SETTLE_S_MAX: Final = 45.0
 """Longest wait at the end for what is still on its way."""
+FRESH_AFTER_S: Final = 1.5
+"""The simulators tell their statistics each second; older ones may be from before the world stood still."""
 COMPARE_S_MAX: Final = 120.0
 RIDE_EVERY_S: Final = 240.0
 MEAL_EVERY_S: Final = 300.0
 CREW_REACTION_S: Final = (5.0, 25.0)
-PRESS_SHARE_ONLINE: Final = 1.0
 
 
 class Company:
@@ -36,8 +38,13 @@ class Company:
     def __init__(
         self, *, scene: Stage, fleet: Mapping[str, tuple[str, Site]], clock: SystemClock, origin_ms: int, shift_ms: int,
         speed: float, seed: int, broker_port: int, http_port: int, receiver_port: int, counts: Mapping[str, int],
-        kind_folders: tuple[Path, ...],
+        kind_folders: tuple[Path, ...], stopped: asyncio.Event, started_s: float,
     ) -> None:  # fmt: skip
+        """`stopped`: Ctrl-C, also while it starts; `started_s`: when the demo's process began, monotonic."""
+        self._stopped = stopped
+        self._started_s = started_s
+        self._first_telemetry_s: float | None = None
+        self._speed = speed
         self.scene = scene
         self.tally = people.Tally()
         self.base_url = f"http://127.0.0.1:{http_port}"
@@ -88,24 +95,32 @@ class Company:
             await self._wait_connected()
             self._admin = self._client("admin")
             self._playing = asyncio.get_running_loop().create_task(self._people())
+            self._playing_since_s = time.monotonic()
         except BaseException:
-            await self.__aexit__(None, None, None)
+            await self._end()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._send_people_home()
-        if self._session is not None:
-            await self._session.close()
-        for child in (self._sim, self._cloud, self._receiver):
-            await asyncio.to_thread(child.stop)
+        await self._end()
+
+    async def _end(self) -> None:
+        try:
+            await self._send_people_home()
+        finally:
+            if self._session is not None:
+                await self._session.close()
+            for child in (self._sim, self._cloud, self._receiver):
+                await asyncio.to_thread(child.stop)
 
     async def _wait_ready(self) -> None:
         assert self._session is not None
         deadline = time.monotonic() + READY_S_MAX
         while time.monotonic() < deadline:
+            if self._stopped.is_set():
+                raise Stopped
             self.watch()
             with contextlib.suppress(aiohttp.ClientError, OSError):
                 async with self._session.get(f"{self.base_url}/readyz") as response:
@@ -117,6 +132,8 @@ class Company:
     async def _wait_connected(self) -> None:
         deadline = time.monotonic() + CONNECTED_S_MAX
         while time.monotonic() < deadline:
+            if self._stopped.is_set():
+                raise Stopped
             self.watch()
             if self._statistics().get("connected", 0) >= len(self._fleet):
                 return
@@ -128,6 +145,8 @@ class Company:
 
     def watch(self) -> None:
         """Start the cloud again if it died, as a supervisor does; any other death ends the demo."""
+        if self._first_telemetry_s is None and holdings.has_points(self.scene.series_file):
+            self._first_telemetry_s = time.monotonic() - self._started_s
         if not self._cloud.running:
             if self._cloud.restarts >= 5:
                 raise DemoError(f"the cloud keeps dying:\n{self._cloud.last_words(20)}")
@@ -140,9 +159,13 @@ class Company:
         """As a crash would."""
         self._cloud.kill()
 
+    @property
+    def _statistics_file(self) -> Path:
+        return self.scene.directory / "statistics.json"
+
     def _statistics(self) -> dict[str, Any]:
         try:
-            found: dict[str, Any] = json.loads((self.scene.directory / "statistics.json").read_text())
+            found: dict[str, Any] = json.loads(self._statistics_file.read_text())
         except FileNotFoundError:
             return {}
         return found
@@ -224,44 +247,41 @@ class Company:
 
     async def _compare(self) -> Result:
         assert self._admin is not None
+        played_s = time.monotonic() - self._playing_since_s
         online = await self._online()
         await self._send_people_home()
         until_ms = self._clock.now_ms()
         if self._sim.pid:
-            import os
-
             os.kill(self._sim.pid, signal.SIGUSR1)  # the world stands still; agents finish what they have
         stored, notices = await self._settle(until_ms)
-        truth = self._truth_lines()
-        truths = verdict.truths_of(truth, until_ms)
-        lost = verdict.missing_events(truths, stored)
-        doubled = verdict.doubled_events({line["event_id"] for line in truth if line["event_id"]}, stored)
-        latencies = verdict.notified_presses(truths, notices)
-        unlocks = sorted(self.tally.unlock_ms)
-        sales = await self._sales()
         fleet = await self._admin.call("GET", "/api/v1/fleet")
+        figures = await asyncio.to_thread(
+            counting.count,
+            self.scene,
+            self._truth_lines(),
+            self.tally,
+            stored=stored,
+            notices=notices,
+            until_ms=until_ms,
+        )
         figures = {
             "devices_online": online,
+            **figures,
             "telemetry_points": await self._points(),
-            "events": len(truths.by_event_id),
-            "calls_pressed": len(truths.presses),
-            "calls_notified": len(latencies),
-            "press_to_notified_ms": verdict.percentiles(list(latencies.values())),
-            "unlocks": {
-                "asked": self.tally.unlocks_asked,
-                "opened": self.tally.unlocks_opened,
-                "ms_p95": round(verdict.quantile(unlocks, 0.95), 1) if unlocks else None,
-            },
-            "sales": sales,
             "restock_orders": await self._restock_orders(),
             "alarms_open": fleet["open"]["alarms"],
-            "lost_events": len(lost),
-            "doubled_events": len(doubled),
             "cloud_restarts": self._cloud.restarts,
+            "first_telemetry_s": None if self._first_telemetry_s is None else round(self._first_telemetry_s, 2),
+            "edge_pending": sum(self._statistics().get("pending", {}).values()),
+            "series_behind": not holdings.series_caught_up(self.scene.state_file),
         }
-        return Result(figures, verdict.complaints(figures, len(self._fleet)))
+        rooms = any(kind == counting.LOGGED_IN_FULL for kind, _ in self._fleet.values())
+        presses_due = rooms and played_s * self._speed >= counting.PRESS_WITHIN_BUSINESS_S
+        return Result(figures, verdict.complaints(figures, len(self._fleet), presses_due=presses_due))
 
     async def _settle(self, until_ms: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Wait for events and pages, an edge with nothing pending (told after the world stood still), the series."""
+        fresh_from_s = time.time() + FRESH_AFTER_S
         deadline = time.monotonic() + SETTLE_S_MAX
         while True:
             stored = await self._events()
@@ -269,7 +289,11 @@ class Company:
             truths = verdict.truths_of(self._truth_lines(), until_ms)
             told = verdict.notified_presses(truths, notices)
             complete = not verdict.missing_events(truths, stored) and len(told) == len(truths.presses)
-            if complete or time.monotonic() > deadline:
+            fresh = self._statistics_file.exists() and self._statistics_file.stat().st_mtime > fresh_from_s
+            finished = fresh and not sum(self._statistics()["pending"].values())
+            if complete and finished and holdings.series_caught_up(self.scene.state_file):
+                return stored, notices
+            if time.monotonic() > deadline:
                 return stored, notices
             await asyncio.sleep(0.5)
 
@@ -285,26 +309,7 @@ class Company:
 
     async def _restock_orders(self) -> int:
         assert self._admin is not None
-        found = await self._admin.call("GET", "/api/v1/work-orders?open=false&limit=500")
-        return sum(order["skill"] == "restock" for order in found["orders"])
-
-    async def _sales(self) -> dict[str, int]:
-        """As the ledger's side has them, purchase by purchase; the machines' drops are among the compared events."""
-        assert self._admin is not None
-        states: dict[str, str] = {}
-        before = ""
-        while True:
-            page = await self._admin.call("GET", f"/api/v1/purchases?limit=100{before}")
-            states |= {purchase["id"]: purchase["state"] for purchase in page["purchases"]}
-            if page["next_before"] is None:
-                break
-            before = f"&before={page['next_before']}"
-        found = [states.get(purchase, "lost") for purchase in self.tally.purchases]
-        return {
-            "asked": self.tally.sales_asked,
-            "delivered": found.count("delivered"),
-            "refunded": found.count("refunded"),
-        }
+        return await people.count_orders(self._admin, "restock")
 
     async def _points(self) -> int:
         from cloud.adapters.series_sqlite import SqliteSeries

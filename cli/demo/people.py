@@ -17,6 +17,7 @@ from fleet.clock import Clock
 
 RETRY_S: Final = 0.5
 OUTCOME_WAIT_S: Final = 30.0
+ORDERS_PER_PAGE: Final = 500
 
 
 @dataclass
@@ -105,12 +106,12 @@ async def ride(
     while True:
         await asyncio.sleep(rng.expovariate(1 / every_s) / clock.speed)
         started_s = time.monotonic()
+        tally.unlocks_asked += 1
         try:
             found = await client.call("POST", "/api/v1/rides", {"device_id": rng.choice(bikes)})
         except ApiError as error:
             tally.unlock_refusals[error.code] = tally.unlock_refusals.get(error.code, 0) + 1
             continue
-        tally.unlocks_asked += 1
         tally.rides.append(found["id"])
         while found["state"] == "unlocking":
             found = await client.call("GET", f"/api/v1/rides/{found['id']}?wait_s=10&seen=unlocking")
@@ -130,13 +131,13 @@ async def eat(client: Client, clock: Clock, rng: random.Random, every_s: float, 
         if not machines:
             continue
         machine = rng.choice(machines)
+        tally.sales_asked += 1
         body = {"device_id": machine["device_id"], "sku": rng.choice(_choices(machine))}
         try:
             found = await client.call("POST", "/api/v1/purchases", body, {"Idempotency-Key": uuid.uuid4().hex})
         except ApiError as error:
             tally.sale_refusals[error.code] = tally.sale_refusals.get(error.code, 0) + 1
             continue
-        tally.sales_asked += 1
         tally.purchases.append(found["id"])
         while not found["final"]:
             found = await client.call("GET", f"/api/v1/purchases/{found['id']}?wait_s=10")
@@ -181,6 +182,18 @@ async def _acknowledge(client: Client, call_id: str, after_s: float, known: set[
         if error.status not in {404, 409}:  # cleared meanwhile, or somebody else was quicker
             raise
     known.discard(call_id)  # a further press in the same room pages again
+
+
+async def count_orders(client: Client, skill: str) -> int:
+    """How many orders there are for a skill, over or not, page by page; one that moved between pages counts once."""
+    found: dict[str, str] = {}
+    offset = 0
+    while True:
+        page = await client.call("GET", f"/api/v1/work-orders?open=false&limit={ORDERS_PER_PAGE}&offset={offset}")
+        found |= {order["id"]: order["skill"] for order in page["orders"]}
+        if len(page["orders"]) < ORDERS_PER_PAGE:
+            return sum(order_skill == skill for order_skill in found.values())
+        offset += ORDERS_PER_PAGE
 
 
 def new_lines(path: Path, position: int) -> tuple[list[dict[str, Any]], int]:

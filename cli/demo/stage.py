@@ -26,9 +26,10 @@ from cloud.members.repository import add_person
 from cloud.members.seed import DemoPerson, seed_demo
 from cloud.tables import person as person_table
 from cloud.wallet.seed import seed_demo as fill_wallets
+from fleet import topics
 from fleet.kind import Site
 
-INGESTER: Final = "ingester"
+INGESTER: Final = topics.INGESTER_NAME
 RIDERS_AND_EATERS: Final = 24
 """Employees that use bikes and machines by themselves, besides the three printed logins."""
 FIRST_BALANCE_FEN: Final = 50_000
@@ -58,6 +59,16 @@ class Stage:
     def cloud_directory(self) -> Path:
         """Data directory of `fleet serve`."""
         return self.directory / "cloud"
+
+    @property
+    def state_file(self) -> Path:
+        """The cloud's database."""
+        return self.cloud_directory / "state.db"
+
+    @property
+    def series_file(self) -> Path:
+        """The cloud's series."""
+        return self.cloud_directory / "series.db"
 
     @property
     def truth_file(self) -> Path:

@@ -50,17 +50,39 @@ def notified_presses(truths: Truths, notices: Sequence[dict[str, Any]]) -> dict[
     return latencies
 
 
-def complaints(figures: Mapping[str, Any], devices: int) -> list[str]:
-    """What is wrong, in words; nothing means that the run was good. `devices`: how many there are."""
+_FAULTS: Final = {
+    "lost_events": "events were lost",
+    "doubled_events": "events are in the cloud twice or never happened",
+    "telemetry_lost": "readings are not in the series as they were read",
+    "telemetry_doubled": "points are in the series twice or were never read",
+    "unlocks_unproven": "rides began although the lock never opened",
+    "sales_undropped": "sales are called delivered, but no box fell",
+    "sales_unsettled": "sales were paid for and brought neither a meal nor the money back",
+    "sales_unknown": "purchases are not known to the cloud",
+    "doubled_calls": "presses were taken for more than one",
+    "doubled_orders": "work orders were made twice",
+    "doubled_notices": "notifications were delivered twice",
+    "ledger_problems": "things in the ledger do not add up",
+    "edge_pending": "messages of the edge were not committed in time",
+}
+"""Figures that must be zero."""
+
+
+def complaints(figures: Mapping[str, Any], devices: int, *, presses_due: bool = False) -> list[str]:
+    """What is wrong, in words; nothing means that the run was good.
+
+    `devices`: how many there are; `presses_due`: it ran so long that somebody must have pressed.
+    """
     found = []
     if figures["devices_online"] < devices:
         found.append(f"only {figures['devices_online']} of {devices} devices were online at the end")
     if figures["calls_notified"] < figures["calls_pressed"]:
         found.append(f"{figures['calls_pressed'] - figures['calls_notified']} presses were not notified")
-    if figures["lost_events"]:
-        found.append(f"{figures['lost_events']} events were lost")
-    if figures["doubled_events"]:
-        found.append(f"{figures['doubled_events']} events are in the cloud twice or never happened")
+    if presses_due and not figures["calls_pressed"]:
+        found.append("nobody pressed: nothing was proven about calls")
+    found += [f"{figures[name]} {words}" for name, words in _FAULTS.items() if figures[name]]
+    if figures["series_behind"]:
+        found.append("the series did not catch up in time")
     return found
 
 

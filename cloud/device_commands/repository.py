@@ -72,6 +72,12 @@ def advance(
     return row
 
 
+def given_up(tx: Connection, command_id: str, device_id: str) -> RowMapping | None:
+    """A command of that device that expired, if it is one: what the device says of it afterwards is still news."""
+    found = select(command).where(command.c.id == command_id, command.c.device_id == device_id)
+    return tx.execute(found.where(command.c.status == ReplyStatus.EXPIRED.value)).mappings().first()
+
+
 def overdue(tx: Connection, never_accepted_before: int, unfinished_before: int) -> Sequence[RowMapping]:
     """Commands that were not accepted in time, or accepted and never finished."""
     waiting = (QUEUED, SENT)

@@ -27,6 +27,8 @@ from fleet.signing import CommandOrder, Signer, sign_command
 OPEN_PER_DEVICE_MAX: Final = 16
 ACCEPT_GRACE_S: Final = 2.0
 """Business seconds after `not_after` in which an `accepted` that was in flight may still arrive."""
+_NEVER_BEGAN: Final = frozenset({ReplyStatus.EXPIRED, ReplyStatus.REFUSED})
+"""What a device may still say of a command that the cloud gave up: services learn that nothing moved."""
 FINISH_WITHIN_S: Final = 300.0
 """Business seconds from the last sign of progress to giving up on an accepted command."""
 SEND_BATCH_MAX: Final = 200
@@ -104,6 +106,8 @@ class DeviceCommands:
             row = repository.advance(
                 tx, reply.command_id, reply.status.value, reply.reason, now_ms, said_by=reply.device_id
             )
+            if row is None and reply.status in _NEVER_BEGAN:
+                row = repository.given_up(tx, reply.command_id, reply.device_id)
             if row is not None:
                 outcomes.append(
                     self._settle(

@@ -36,6 +36,7 @@ _STEPS: Final[Mapping[str, SaleStep]] = {
 }
 _UNPROVEN: Final = frozenset({"unknown", "hardware_silent", "link_lost"})
 """Reasons after which a box may or may not have left the machine."""
+_ENDED: Final = frozenset({ReplyStatus.REFUSED, ReplyStatus.FAILED, ReplyStatus.EXPIRED})
 
 
 def event_handlers() -> dict[tuple[str, str], Sequence[EventHandler]]:
@@ -111,19 +112,28 @@ def on_event(tx: Connection, event: StoredEvent) -> None:
 def on_outcome(tx: Connection, outcome: CommandOutcome) -> None:
     """How the dispense command went. Success is proven by the drop sensor's event alone."""
     row = repository.by_command(tx, outcome.command_id)
-    if row is None or not SALE.allows(SaleState(row.state), SaleStep.LOSE):
+    if row is None:
         return
-    status = ReplyStatus(outcome.status)
-    # A machine that says "expired" read the command too late and never acted on it: proof that nothing moved.
-    declined = status is ReplyStatus.REFUSED or (status is ReplyStatus.EXPIRED and outcome.by_device)
-    if declined or (status is ReplyStatus.FAILED and outcome.reason not in _UNPROVEN):
-        fail(tx, row, outcome.reason or "unknown", outcome.at)
-    elif status is ReplyStatus.FAILED:
-        lose(tx, row, outcome.reason, outcome.at, row.deadline_at)
-    elif status is ReplyStatus.EXPIRED:
-        # The cloud gave up waiting. An acceptance may be on its way behind a broken link, so the machine may be
+    state, status = SaleState(row.state), ReplyStatus(outcome.status)
+    if _nothing_moved(outcome):
+        if SALE.allows(state, SaleStep.FAIL):
+            fail(tx, row, outcome.reason or "unknown", outcome.at)
+    elif status in _ENDED and SALE.allows(state, SaleStep.LOSE):
+        # If the cloud gave up waiting, an acceptance may be on its way behind a broken link and the machine may be
         # heating: wait for its last moment.
-        lose(tx, row, "link_lost", outcome.at, row.deadline_at)
+        lose(tx, row, "link_lost" if status is ReplyStatus.EXPIRED else outcome.reason, outcome.at, row.deadline_at)
+
+
+def _nothing_moved(outcome: CommandOutcome) -> bool:
+    """Whether the outcome proves that no box came out and none will."""
+    status = ReplyStatus(outcome.status)
+    if status is ReplyStatus.REFUSED:
+        # After a change of its storage the edge does not know what its predecessor began.
+        return outcome.reason != "wrong_generation"
+    if status is ReplyStatus.FAILED:
+        return outcome.reason not in _UNPROVEN
+    # Read too late, the order was never begun, and the edge's journal keeps it from being begun later.
+    return status is ReplyStatus.EXPIRED and outcome.by_device
 
 
 def resolve_due(tx: Connection, now_ms: int) -> list[str]:

@@ -12,14 +12,12 @@ from typing import Any, Final
 import devices
 from cloud.model import Accepted, AlarmChange, CallChange, Decisions, DeviceLane, Intent, NeedChange
 from cloud.ports import IntentRefusedError
+from cloud.rules import calls
 from cloud.rules.conditions import SILENT, compile_conditions, silence_alarm
-from cloud.rules.desk import AlarmStatus, CallStatus, Desk, decode_desk, encode_desk
+from cloud.rules.desk import AlarmStatus, Desk, decode_desk, encode_desk
 from fleet.clock import MILLISECONDS_PER_SECOND
-from fleet.incident import ALARM, CALL, AlarmEvent, AlarmState, CallEvent, CallState
+from fleet.incident import ALARM, AlarmEvent, AlarmState, CallState
 from fleet.kind import AlarmDefinition, CallStep, Kind
-
-ESCALATION_STEPS_S: Final = (60.0, 120.0, 180.0)
-"""Business seconds from the first page to the second crew, the duty manager, everybody; then the last repeats."""
 
 LATE_MS: Final = 120_000
 """A reading this old waited on its device: what it shows may be long over, and fresher ones are on their way."""
@@ -30,12 +28,6 @@ EARLY_MAX: Final = 16
 """Presses out of turn that are remembered until their turn; the oldest is forgotten first."""
 NEVER_HEARD_AFTER_S: Final = 600.0
 """Business seconds of listening after which a device that was enrolled and never spoke counts as silent."""
-
-_CALL_EVENTS: Final = {
-    CallStep.PRESS: CallEvent.PRESS,
-    CallStep.ATTEND: CallEvent.ATTEND,
-    CallStep.CLEAR_AT_ORIGIN: CallEvent.CLEAR_AT_ORIGIN,
-}
 
 
 class _Rulebook:
@@ -98,7 +90,7 @@ class Rules:
         step = self._books[lane.kind].call_steps.get(accepted.event.type)
         at = accepted.envelope.occurred_at
         if step is not None:
-            self._call_step(lane, step, accepted.event.event_id, at, now_ms, decisions)
+            calls.step_call(lane, step, accepted.event.event_id, at, now_ms, decisions)
         if accepted.early:
             lane.desk.early = [*lane.desk.early, accepted.event.event_id][-EARLY_MAX:]
         self.on_reading(lane, at, now_ms, decisions)
@@ -116,7 +108,7 @@ class Rules:
         desk.early = [other for other in desk.early if other != event_id]
         if desk.call is None:
             at = accepted.envelope.occurred_at
-            self._call_step(accepted.lane, CallStep.PRESS, event_id, at, now_ms, decisions)
+            calls.step_call(accepted.lane, CallStep.PRESS, event_id, at, now_ms, decisions)
 
     def on_heard(self, lane: DeviceLane, now_ms: int, decisions: Decisions) -> None:
         """Any other sign of life."""
@@ -134,7 +126,7 @@ class Rules:
             for key, status in lane.desk.alarms.items():
                 self._settle(lane, book.by_key.get(key), status, now_ms, decisions)
         self._needs(lane, book, now_ms, decisions)
-        self._escalate(lane, now_ms, decisions)
+        calls.escalate(lane, now_ms, decisions)
 
     def next_due(self, lane: DeviceLane, listening_since_ms: int | None) -> int | None:
         """When this lane wants `on_timer`, business ms; None without anything pending."""
@@ -151,7 +143,7 @@ class Rules:
                 if pending is not None:
                     due.append(pending)
         if desk.call is not None and desk.call.state is CallState.CALLING:
-            due.append(_escalation_due(desk.call))
+            due.append(calls.escalation_due(desk.call))
         return min(due) if due else None
 
     @staticmethod
@@ -276,69 +268,13 @@ class Rules:
             del desk.needs[cause]
             decisions.needs.append(NeedChange(lane.device_id, lane.kind, cause, None, wanted=False, at=at))
 
-    # --- calls -------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _call_step(lane: DeviceLane, step: CallStep, event_id: str, at: int, now_ms: int, decisions: Decisions) -> None:
-        desk: Desk = lane.desk
-        call = desk.call
-        if call is None:
-            if step is not CallStep.PRESS:
-                return  # its press was before our time; the event itself is stored
-            call = desk.call = CallStatus(event_id, CallState.IDLE, at, 0, now_ms)
-        event = _CALL_EVENTS[step]
-        if not CALL.allows(call.state, event):
-            return  # attended twice: the event is stored, the call does not change
-        before, call.state = call.state, CALL.next(call.state, event)
-        decisions.attention.add(lane.device_id)
-        if step is CallStep.PRESS and before is not CallState.CALLING:
-            # Opened again after somebody had accepted: the ladder starts anew. While it is calling, a further
-            # press pages at once but must not push the next step back.
-            call.escalation, call.escalated_at = 0, now_ms
-        decisions.calls.append(
-            CallChange(
-                call.call_id,
-                lane.device_id,
-                lane.kind,
-                before,
-                call.state,
-                at,
-                step=step,
-                event_id=event_id,
-                escalation=call.escalation if step is CallStep.PRESS else None,
-                received_at=now_ms,
-            )
-        )
-        if call.state is CallState.CLEARED:
-            desk.call = None
-
-    @staticmethod
-    def _escalate(lane: DeviceLane, now_ms: int, decisions: Decisions) -> None:
-        call: CallStatus | None = lane.desk.call
-        if call is None or call.state is not CallState.CALLING or now_ms < _escalation_due(call):
-            return
-        call.escalation += 1
-        call.escalated_at = now_ms  # after an outage exactly one step follows, not all that were missed
-        decisions.calls.append(
-            CallChange(
-                call.call_id,
-                lane.device_id,
-                lane.kind,
-                call.state,
-                call.state,
-                now_ms,
-                escalation=call.escalation,
-                received_at=now_ms,
-            )
-        )
-
     # --- people ------------------------------------------------------------------------------------------------
 
     def on_intent(self, lane: DeviceLane, intent: Intent, now_ms: int, decisions: Decisions) -> dict[str, Any]:
         """What a person did to this device's incidents. Raises IntentRefusedError; nothing is changed then."""
         match intent.name:
             case "acknowledge_call":
-                return self._acknowledge_call(lane, intent, now_ms, decisions)
+                return calls.acknowledge_call(lane, intent, now_ms, decisions)
             case "acknowledge_alarm":
                 return self._acknowledge_alarm(lane, intent, now_ms, decisions)
             case "retire":
@@ -362,28 +298,6 @@ class Rules:
         for cause in desk.needs:
             decisions.needs.append(NeedChange(lane.device_id, lane.kind, cause, None, wanted=False, at=now_ms))
         desk.needs.clear()
-
-    @staticmethod
-    def _acknowledge_call(lane: DeviceLane, intent: Intent, now_ms: int, decisions: Decisions) -> dict[str, Any]:
-        call: CallStatus | None = lane.desk.call
-        if call is None or call.call_id != intent.arguments.get("call_id"):
-            raise IntentRefusedError("this call is not open any more")
-        if not CALL.allows(call.state, CallEvent.ACKNOWLEDGE):
-            raise IntentRefusedError(f"this call is already {call.state.value}")
-        before, call.state = call.state, CALL.next(call.state, CallEvent.ACKNOWLEDGE)
-        decisions.calls.append(
-            CallChange(
-                call.call_id,
-                lane.device_id,
-                lane.kind,
-                before,
-                call.state,
-                now_ms,
-                actor=intent.actor,
-                received_at=now_ms,
-            )
-        )
-        return {"state": call.state.value}
 
     def _acknowledge_alarm(self, lane: DeviceLane, intent: Intent, now_ms: int, decisions: Decisions) -> dict[str, Any]:
         book = self._books[lane.kind]
@@ -410,13 +324,6 @@ def _silent_at(lane: DeviceLane, book: _Rulebook, listening_since_ms: int) -> in
     if not lane.last_heard_at:
         return listening_since_ms + max(book.silent_after_ms, round(NEVER_HEARD_AFTER_S * MILLISECONDS_PER_SECOND))
     return max(lane.last_heard_at, listening_since_ms) + book.silent_after_ms
-
-
-def _escalation_due(call: CallStatus) -> int:
-    step = ESCALATION_STEPS_S[min(call.escalation, len(ESCALATION_STEPS_S) - 1)]
-    previous = ESCALATION_STEPS_S[call.escalation - 1] if 0 < call.escalation < len(ESCALATION_STEPS_S) else 0.0
-    wait = step - previous if call.escalation < len(ESCALATION_STEPS_S) else ESCALATION_STEPS_S[0]
-    return call.escalated_at + round(wait * MILLISECONDS_PER_SECOND)
 
 
 def _identity(*parts: str) -> str:

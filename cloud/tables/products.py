@@ -51,7 +51,7 @@ purchase = table(
     Column("delivered_at", Ms),
     Column("refunded_at", Ms),
     Column("deadline_at", Ms, nullable=False),
-    Column("changed_at", Ms, nullable=False),
+    Column("changed_at", Ms, nullable=False, index=True),
 )
 
 purchase_step = table(

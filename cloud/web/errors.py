@@ -4,17 +4,24 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
 
+import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from cloud.api.problem import ProblemError
 from cloud.web.language import language_of
 from cloud.web.templating import render
 
+_log = structlog.get_logger(__name__)
+
 PROBLEM_JSON: Final = "application/problem+json"
 BODY_BYTES_MAX: Final = 1_000_000
+AWAY: Final = ProblemError(
+    503, "database_away", "Not available now", "The database can't be reached; try again.", retry_after_s=2
+)
 TOO_LARGE: Final = ProblemError(413, "too_large", "Too large", f"Send at most {BODY_BYTES_MAX} bytes.")
 _MACHINE_PATHS = ("/api/", "/static/", "/healthz", "/readyz", "/metrics")
 
@@ -62,6 +69,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> Response:
         return await answer(request, validation_problem(error))
+
+    @app.exception_handler(OperationalError)
+    async def on_database_away(request: Request, error: OperationalError) -> Response:
+        _log.error("request refused: the database can't be used", path=request.url.path, error=str(error.orig))
+        return await answer(request, AWAY)
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> Response:

@@ -43,8 +43,8 @@ class BikeDriver:
     """One bike's line.
 
     An event frame is de-duplicated by its id as long as this instance lives and is acknowledged on the
-    line every time, because the acknowledgement may have been lost. A caller that fails to commit an
-    output must discard the driver with it, or a repeat would be acknowledged without having been kept.
+    line every time, because the acknowledgement may have been lost. A caller that fails to commit an event
+    must go on trying and write no acknowledgement meanwhile: the repeat comes without the event.
     """
 
     def __init__(self) -> None:

@@ -38,7 +38,11 @@ def _remember(memory: "OrderedDict[str, None]", key: str) -> None:
 
 
 class MealMachineDriver:
-    """Bytes ↔ messages of one machine. If the caller fails to journal returned events, it must make a new driver."""
+    """Bytes ↔ messages of one machine.
+
+    An event is returned once. A caller that fails to journal it must go on trying, and write no `after_commit`
+    meanwhile.
+    """
 
     def __init__(self, device_id: str) -> None:
         self.device_id = device_id

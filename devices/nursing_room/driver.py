@@ -2,7 +2,8 @@
 
 - An event is passed on once per process, by its id, but acknowledged on the line every time it comes: the
   controller repeats it until it hears the acknowledgement. The edge writes `after_commit` in the order of
-  the outputs, so an acknowledgement never overtakes the commit of the event it is for.
+  the outputs, and none while an earlier event waits for the journal, so an acknowledgement never overtakes
+  the commit of the event it is for.
 - A command is written again until the controller answers; the controller carries out an id once.
 - "Received" is lit when the cloud has committed the press, and again after any reading that still says
   `calling` (a frame lost on the line, a brown-out), bound to that one press.

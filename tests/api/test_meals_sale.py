@@ -163,6 +163,34 @@ async def test_a_machine_that_says_it_did_not_act_leads_to_a_refund_at_once(benc
     assert bench.balance() == 20_000
 
 
+async def test_a_machine_that_comes_back_and_read_the_order_too_late_leads_to_a_refund_at_once(bench):
+    bench.connected = False
+    bought = (await buy(bench)).json()
+    await bench.run(20)  # the cloud has given up waiting for an answer
+    assert (await look(bench, bought["id"])).json()["state"] == "in_doubt"
+    command_id = bench.database.read_here(lambda tx: tx.execute(select(tables.purchase.c.command_id)).scalar_one())
+    for device_id, state in (("bike-001", "in_doubt"), (MACHINE, "refunded"), (MACHINE, "refunded")):
+        said = Reply(
+            command_id=command_id, device_id=device_id, status=ReplyStatus.EXPIRED, reason="expired", at=bench.now_ms
+        )
+        bench.database.write_here(lambda tx, said=said: bench.commands.record_replies(tx, [said], bench.now_ms))
+        assert (await look(bench, bought["id"])).json()["state"] == state
+    assert bench.balance() == 20_000
+
+
+async def test_an_edge_that_lost_its_storage_proves_nothing(bench):
+    bench.connected = False
+    bought = (await buy(bench)).json()
+    await bench.run(2)
+    command_id = bench.database.read_here(lambda tx: tx.execute(select(tables.purchase.c.command_id)).scalar_one())
+    said = Reply(
+        command_id=command_id, device_id=MACHINE, status=ReplyStatus.REFUSED, reason="wrong_generation", at=bench.now_ms
+    )
+    bench.database.write_here(lambda tx: bench.commands.record_replies(tx, [said], bench.now_ms))
+    found = (await look(bench, bought["id"])).json()
+    assert (found["state"], found["reason"]) == ("in_doubt", "wrong_generation")
+
+
 async def test_a_meal_without_a_price_is_not_sold_and_no_menu_may_give_it_none(bench):
     twin = tables.twin
     state = bench.database.read_here(lambda tx: tx.execute(select(twin.c.state)).scalar_one())

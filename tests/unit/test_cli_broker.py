@@ -34,7 +34,7 @@ def test_with_tls_nobody_comes_in_without_a_certificate(tmp_path):
     assert "listener 18883 127.0.0.1" in lines
     assert {"allow_anonymous false", "require_certificate true", "use_identity_as_username true"} <= set(lines)
     assert "allow_anonymous true" not in lines
-    patterns, _, of_ingester = (tmp_path / "acl").read_text().partition("user ingester")
+    patterns, _, of_ingester = (tmp_path / "acl").read_text().partition("user fleet.ingester")
     assert of_ingester
     for line in patterns.split("\n"):
         assert not line or ("pattern " in line and "/%u/" in line), f"not confined to the device's own topics: {line}"

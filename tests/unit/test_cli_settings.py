@@ -10,6 +10,12 @@ from cli.demo.command import parse_duration
 from cli.serve import _summary
 
 
+@pytest.fixture(autouse=True)
+def logs_stay_as_they_are(monkeypatch):
+    """A server that starts in this process would bind the log to a stderr that ends with the test."""
+    monkeypatch.setattr("cloud.logs.configure", lambda level: None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "settings", "words"),
     [
@@ -150,3 +156,41 @@ def test_the_summary_of_a_server_tells_no_secret():
     summary = json.dumps(_summary(settings, "all"))
     assert "s3cret" not in summary
     assert json.loads(summary)["database"] == "external"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"FLEET_DATABASE_URL": "s3cret nonsense"}, ["database_url", "FLEET_DATABASE_URL", "postgresql+psycopg"]),
+        ({"FLEET_DATABASE_URL": "oracel://u:s3cret@h/n"}, ["database_url", "oracel", "FLEET_DATABASE_URL"]),
+        (
+            {"FLEET_DATABASE_URL": "postgresql+psycopg://u:s3cret@127.0.0.1:1/n"},
+            ["database_url", "refused", "FLEET_DATABASE_URL", "start the database"],
+        ),
+        ({"FLEET_BROKER_HOST": "broker.example.org"}, ["broker_host", "TLS", "FLEET_BROKER_CA_FILE"]),
+        ({"FLEET_APPRISE_URLS": "tgram://s3cret"}, ["apprise_urls", "FLEET_APPRISE_URLS", "JSON list"]),
+        ({"FLEET_APPRISE_URLS": '{"s3cret": 1}'}, ["apprise_urls", "FLEET_APPRISE_URLS"]),
+    ],
+)
+def test_what_can_not_be_used_ends_the_start_with_one_line_without_secrets(settings, words, tmp_path):
+    result = fleet("serve", "--data-directory", tmp_path / "data", **settings)
+    line = one_line(result)
+    assert result.exit_code == 2, result.output
+    assert all(word in line for word in words)
+    assert "s3cret" not in result.output
+
+
+@pytest.mark.parametrize("content", [b"no pem", None], ids=["content", "folder"])
+def test_a_command_key_that_is_none_is_told(tmp_path, content):
+    path = tmp_path / "key"
+    path.mkdir() if content is None else path.write_bytes(content)
+    result = fleet("serve", "--data-directory", tmp_path / "data", FLEET_COMMAND_KEY_FILE=str(path))
+    assert result.exit_code == 2, result.output
+    assert "FLEET_COMMAND_KEY_FILE" in one_line(result)
+
+
+def test_an_unknown_variable_is_warned_of_with_the_nearest_known_one(tmp_path):
+    wrong = {"FLEET_BROKER_PROT": "1884", "FLEET_BROKER_HOST": "broker.example.org"}
+    result = fleet("serve", "--data-directory", tmp_path / "data", **wrong)
+    assert "FLEET_BROKER_PORT" in result.stderr.splitlines()[0]
+    assert "warning" in result.stderr.splitlines()[0]

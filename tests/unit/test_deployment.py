@@ -107,10 +107,16 @@ def test_the_image_is_built_in_stages_from_hashed_locks():
 def test_the_brokers_rules_are_those_of_the_topics():
     rules = [line for line in (ROOT / "deploy/mosquitto/acl").read_text().splitlines() if line and line[0] != "#"]
     assert rules == [
-        "user ingester",
+        f"user {topics.INGESTER_NAME}",
         *(f"topic {access} {topic}" for access, topic in topics.broker_acl_ingester()),
         *(f"pattern {access} {pattern}" for access, pattern in topics.broker_acl_patterns()),
     ]
+
+
+def test_no_device_can_have_the_name_of_the_ingester():
+    assert not topics.is_device_id(topics.INGESTER_NAME)
+    script = (ROOT / "deploy/make_secrets.sh").read_text()
+    assert f"leaf ingester {topics.INGESTER_NAME} " in script
 
 
 def test_grafana_reads_the_boards_that_are_tested(compose):

@@ -8,7 +8,7 @@ from rules_cases import Attended, Bench, Broken, Cleared, Mended, Pressed
 
 from cloud.ports import IntentRefusedError
 from cloud.rules import stage
-from cloud.rules.stage import ESCALATION_STEPS_S
+from cloud.rules.calls import ESCALATION_STEPS_S
 from fleet.incident import CALL, CallEvent, CallState
 from tests.device_messages import NOW_MS, hex_id
 

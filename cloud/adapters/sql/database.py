@@ -11,11 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
+import structlog
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from cloud.metrics import SQL_CONFLICTS
+from cloud.adapters.sql import patience
+from cloud.metrics import SQL_CONFLICTS, SQL_RETRIES
+
+_log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -47,13 +52,41 @@ class SqlDatabase:
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one transaction and commit it durably; roll back and re-raise what it raises.
 
-        On PostgreSQL `work` runs again when another transaction came in between: its only effects are in SQL.
+        `work` may run again, so its only effects are in SQL: on PostgreSQL when another transaction came in between,
+        on both when the database is away, locked or full (`patience`). Where a commit got no answer, a worker's runs
+        again, being idempotent; a request's does not.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._write_pool, self.write_here, work)
+        done = False
+
+        def noted(connection: Connection) -> T:
+            nonlocal done
+            done = False
+            answer = work(connection)
+            done = True
+            return answer
+
+        return await self._patiently(self._write_pool, lambda: self.write_here(noted), lambda: done)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot."""
-        return await asyncio.get_running_loop().run_in_executor(self._read_pool, self.read_here, work)
+        return await self._patiently(self._read_pool, lambda: self.read_here(work), lambda: False)
+
+    async def _patiently(
+        self, pool: ThreadPoolExecutor, run: Callable[[], T], may_be_committed: Callable[[], bool]
+    ) -> T:
+        tries = 0
+        while True:
+            try:
+                return await asyncio.get_running_loop().run_in_executor(pool, run)
+            except (DBAPIError, PoolTimeoutError) as error:
+                tries += 1
+                unsure = may_be_committed() and not self.is_sqlite and not patience.is_endless()
+                if unsure or not patience.may_try_again(error, tries):
+                    raise
+                SQL_RETRIES.inc()
+                if tries == 1:
+                    _log.warning("the database is away, locked or full; trying again", error=str(error).splitlines()[0])
+            await asyncio.sleep(patience.wait_s(tries))
 
     def write_here(self, work: Callable[[Connection], T]) -> T:
         """`write` on the calling thread: for the write thread itself, start-up and command line tools."""

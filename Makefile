@@ -33,10 +33,11 @@ check: setup ## format, lint, types, import rules, locks, wheels, house rules
 	$(BIN)/python -m scripts.locks check
 	$(BIN)/python -m scripts.wheels
 
-bench: setup ## CPU per message, edge footprint, press to notification
+bench: setup ## CPU per message, edge footprint, press to notification, start
 	$(BIN)/fleet bench ingest $(ARGS)
 	$(BIN)/fleet bench edge $(ARGS)
 	$(BIN)/fleet bench press $(ARGS)
+	$(BIN)/fleet bench start $(ARGS)
 
 soak: setup ## the whole demo for long, counted at the end: make soak SOAK_FOR=8h
 	$(BIN)/fleet demo --for $(SOAK_FOR) --json $(ARGS)

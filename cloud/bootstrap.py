@@ -12,34 +12,27 @@ again from what is durable (trust, rule 8).
 """
 
 import asyncio
-import ipaddress
 import signal
-import ssl
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final, Literal
 
 import structlog
 import uvicorn
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ed25519
 from fastapi import FastAPI
 from prometheus_client import REGISTRY
 from sqlalchemy import text
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import DBAPIError
 
 import devices
 from cloud import history, logs, products
 from cloud.adapters.mqtt.link import BrokerLink
-from cloud.adapters.mqtt.options import LinkStatistics, ReceiverOptions
-from cloud.adapters.mqtt.receiver import MqttReceiver
+from cloud.adapters.mqtt.options import ReceiverOptions
 from cloud.adapters.notify.inbox import InboxChannel
 from cloud.adapters.series_sqlite import SqliteSeries
 from cloud.adapters.sql.database import SqlDatabase
-from cloud.adapters.sql.migrate import upgrade
+from cloud.adapters.sql.opening import open_database
 from cloud.adapters.sql.patience import endless
 from cloud.adapters.sql.signals import PostgresSignals
 from cloud.api.changes import Changes
@@ -49,7 +42,8 @@ from cloud.device_commands.service import DeviceCommands
 from cloud.dispatch.outbox import Outbox
 from cloud.dispatch.planner import Dispatch
 from cloud.drain_rows import DrainPosition, Quarantine
-from cloud.identity.authority import command_key_id, load_or_create_command_key
+from cloud.identity.authority import command_key_id
+from cloud.identity.files import ConfigurationError, broker_tls, command_key
 from cloud.ingest import repository as ingest_rows
 from cloud.ingest.acknowledger import Acknowledger
 from cloud.ingest.leases import Leases
@@ -61,9 +55,10 @@ from cloud.ports import NotificationChannel, SeriesStore, Signals
 from cloud.settings import CloudSettings
 from cloud.signals import Alone, Topic
 from cloud.timeseries import retention
-from cloud.timeseries.drain import DrainState, SeriesDrain
+from cloud.timeseries.drain import SeriesDrain
 from cloud.timeseries.spool import Spool
-from cloud.watch import BROKER_AWAY_S_MAX, SPOOL_FILL_MAX, Condition, Watch
+from cloud.watch import Watch
+from cloud.watched import watch_drain, watch_ingest
 from cloud.web.operations import operations_app
 from fleet.clock import Clock
 from fleet.randomness import Randomness
@@ -71,17 +66,14 @@ from fleet.topics import SHARD_COUNT, shard_of
 
 _log = structlog.get_logger(__name__)
 
+__all__ = ["ConfigurationError", "Surroundings", "run_cloud"]
+
 Role = Literal["all", "ingest", "dispatch", "api"]
 
 ALL_ROLES: Final = ("ingest", "dispatch", "api")
 GRACEFUL_STOP_S: Final = 3
 CHECK_S_MAX: Final = 2.0
 WEBHOOK_NAME: Final = "webhook"
-ERROR_CHARACTERS_MAX: Final = 200
-
-
-class ConfigurationError(ValueError):
-    """The settings don't fit together, or what they name can't be used; the text names the fix."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +180,7 @@ def _add_kind_folders(settings: CloudSettings) -> None:
 
 
 def _refuse_what_does_not_fit(settings: CloudSettings, role: Role) -> None:
-    _broker_tls(settings)
+    broker_tls(settings)
     if not settings.sql_url().startswith("sqlite"):
         return
     if role != "all":
@@ -207,9 +199,9 @@ def _refuse_what_does_not_fit(settings: CloudSettings, role: Role) -> None:
 async def _assemble(
     settings: CloudSettings, around: Surroundings, roles: Collection[str], stack: AsyncExitStack
 ) -> Parts:
-    database = await _database(settings)
+    database = await open_database(settings)
     stack.callback(database.close)
-    key = _command_key(settings)
+    key = command_key(settings)
     key_id = command_key_id(key.public_key())
     name = f"{'-'.join(roles)}-{around.new_id()[:8]}"
     signals = Alone() if database.is_sqlite else PostgresSignals(settings.sql_url(), name, around.randomness)
@@ -239,40 +231,9 @@ async def _assemble(
     stack.callback(REGISTRY.unregister, watch.numbers)
     return Parts(
         settings, around, roles, database, signals, changes, commands, Acknowledger(key_id, key), intents,
-        Dispatch([channel.name for channel in channels]), outbox, handlers, series, services, sessions, to_devices, watch,
+        Dispatch([channel.name for channel in channels]), outbox, handlers, series, services, sessions, to_devices,
+        watch,
     )  # fmt: skip
-
-
-async def _database(settings: CloudSettings) -> SqlDatabase:
-    try:
-        await asyncio.to_thread(upgrade, settings.sql_url())
-        return SqlDatabase(settings.sql_url())
-    except (NoSuchModuleError, ModuleNotFoundError) as error:
-        raise ConfigurationError(
-            f"database_url: {error} (from FLEET_DATABASE_URL); write postgresql+psycopg://user:password@host/name"
-        ) from None
-    except ArgumentError:  # its text repeats the URL, which holds a password
-        raise ConfigurationError(
-            "database_url: is no URL of a database (from FLEET_DATABASE_URL); "
-            "write postgresql+psycopg://user:password@host/name"
-        ) from None
-    except DBAPIError as error:
-        reason = " ".join(str(error.orig).split())
-        where = "FLEET_DATABASE_URL" if settings.database_url else "FLEET_DATA_DIRECTORY"
-        raise ConfigurationError(
-            f"database_url: the database can't be used: {reason} (from {where}); correct it, or start the database"
-        ) from None
-
-
-def _command_key(settings: CloudSettings) -> ed25519.Ed25519PrivateKey:
-    try:
-        return load_or_create_command_key(settings.command_key_file or settings.data_directory / "command.key")
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        reason = " ".join(str(error).split())[:ERROR_CHARACTERS_MAX]
-        raise ConfigurationError(
-            f"command_key_file: {reason} (from FLEET_COMMAND_KEY_FILE, or the data directory); "
-            "name a PEM file with an Ed25519 private key, or unset it to have one made"
-        ) from None
 
 
 def _hear_other_processes(signals: Signals, outbox: Outbox, commands: DeviceCommands, intents: IntentDesk) -> None:
@@ -350,7 +311,7 @@ async def _start_ingest(parts: Parts, stack: AsyncExitStack, group: asyncio.Task
     checks["ingest"] = lambda: "ok" if pipeline.ready.is_set() else waiting[bool(leases.shards)]
     checks["broker"] = lambda: "ok" if link.connected else "not connected"
     group.create_task(endless(pipeline.run(settings.shard_numbers())))
-    _watch_ingest(parts.watch, link, spool, pipeline)
+    watch_ingest(parts.watch, link, spool, pipeline)
     if settings.series != "off":
         # Also while another ingester has our shards: what we took before is in our spool alone.
         drain = SeriesDrain(
@@ -358,56 +319,9 @@ async def _start_ingest(parts: Parts, stack: AsyncExitStack, group: asyncio.Task
             randomness=around.randomness,
         )  # fmt: skip
         group.create_task(endless(drain.run()))
-        _watch_drain(parts.watch, drain)
+        watch_drain(parts.watch, drain)
     if isinstance(parts.series, SqliteSeries) and settings.series_days:
         group.create_task(retention.keep_days(parts.series, settings.series_days, around.clock))
-
-
-def _watch_ingest(watch: Watch, link: BrokerLink, spool: Spool, pipeline: Pipeline) -> None:
-    def devices_by_state() -> dict[tuple[str, str], int]:
-        found = Counter((lane.kind, "online" if lane.online else "offline") for lane in pipeline.lanes.values())
-        return dict(found)
-
-    watch.numbers.devices = devices_by_state
-    single = watch.numbers.single
-    single["fleet_spool_bytes"] = "Size of the spool", lambda: spool.used_bytes
-    single["fleet_spool_fill_ratio"] = "Used share of the spool's bound", lambda: spool.fill_ratio
-    single["fleet_spool_refused_batches"] = "Batches refused at the bound", lambda: spool.statistics.batches_refused
-    for name, receiver in (("routine", link.routine), ("emergency", link.emergency)):
-        numbers, prefix = receiver.statistics, f"fleet_link_{name}"
-        single[f"{prefix}_connected"] = "1 while connected and subscribed", partial(_connected, receiver)
-        single[f"{prefix}_lost"] = "Connections lost", partial(getattr, numbers, "connections_lost")
-        single[f"{prefix}_held"] = "Received and not yet acknowledged", partial(_held, numbers)
-        single[f"{prefix}_pauses"] = "Pauses of reading at the bound", partial(getattr, numbers, "backpressure_pauses")
-        single[f"{prefix}_publishes_dropped"] = "Refused at the bound", partial(getattr, numbers, "publishes_dropped")
-    single["fleet_link_publishes_waiting"] = "Messages to devices in the queue", lambda: link.routine.publishes_waiting
-    single["fleet_link_publishes_max"] = "Bound of that queue", lambda: ReceiverOptions.publish_queue_max
-    watch.conditions += [
-        Condition("spool", lambda: spool.fill_ratio >= SPOOL_FILL_MAX, "遥测缓冲即将写满", "The spool is nearly full"),
-        Condition(
-            "broker", lambda: pipeline.ready.is_set() and not link.connected, "与消息服务器的连接中断",
-            "The connection to the broker is down", BROKER_AWAY_S_MAX,
-        ),
-    ]  # fmt: skip
-
-
-def _connected(receiver: MqttReceiver) -> float:
-    return float(receiver.connected)
-
-
-def _held(numbers: LinkStatistics) -> float:
-    return max(0, numbers.messages_received - numbers.messages_acknowledged)
-
-
-def _watch_drain(watch: Watch, drain: SeriesDrain) -> None:
-    single = watch.numbers.single
-    single["fleet_drain_lag_bytes"] = "Bytes of the spool not in the series yet", lambda: drain.lag_bytes
-    single["fleet_drain_flowing"] = "1 while the series takes points", lambda: float(drain.state is DrainState.FLOWING)
-    watch.conditions.append(
-        Condition(
-            "series", lambda: drain.state is DrainState.NO_ACCESS, "时序库拒绝访问", "The time series refuses access"
-        )
-    )
 
 
 def _link(settings: CloudSettings, around: Surroundings) -> BrokerLink:
@@ -415,42 +329,12 @@ def _link(settings: CloudSettings, around: Surroundings) -> BrokerLink:
         client_id=f"ingester-{around.new_id()[:8]}",
         host=settings.broker_host,
         port=settings.broker_port,
-        tls=_broker_tls(settings),
+        tls=broker_tls(settings),
     )
     linger_s = settings.batch_linger_ms / 1000
     return BrokerLink(
         options, around.randomness, batch_messages_max=settings.batch_messages_max, linger_s=linger_s
     )  # fmt: skip
-
-
-def _broker_tls(settings: CloudSettings) -> ssl.SSLContext | None:
-    if settings.broker_ca_file is None:
-        if not _is_loopback(settings.broker_host):
-            raise ConfigurationError(
-                f"broker_host: {settings.broker_host!r} is another machine, and without TLS anybody could speak for "
-                "devices (from FLEET_BROKER_HOST); set FLEET_BROKER_CA_FILE, …_CERTIFICATE_FILE and …_KEY_FILE"
-            )
-        return None
-    if settings.broker_certificate_file is None or settings.broker_key_file is None:
-        raise ConfigurationError("broker_ca_file also needs FLEET_BROKER_CERTIFICATE_FILE and FLEET_BROKER_KEY_FILE")
-    try:
-        context = ssl.create_default_context(cafile=str(settings.broker_ca_file))
-        context.load_cert_chain(settings.broker_certificate_file, settings.broker_key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(
-            f"broker certificates can't be used: {error}; check the FLEET_BROKER_…_FILE settings"
-        ) from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 # --- HTTP ------------------------------------------------------------------------------------------------------

@@ -73,5 +73,5 @@ async def prune(database: Database, clock: Clock, history_days: int, queue_days:
             if not count:
                 break  # somebody else was faster
     if deleted:
-        _log.info("old rows deleted", **deleted)
+        _log.info("old rows deleted", rows=deleted)
     return deleted

@@ -7,6 +7,7 @@ restart does not tell it again.
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -38,7 +39,7 @@ class Condition:
     after_s: float = 0.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Numbers:
     """Names of metrics, what they mean, and who knows them now; a label's values are the keys of the mapping."""
 
@@ -90,21 +91,23 @@ class Watch:
         self.numbers.outbox = await self._database.read(_depth)
         for condition in self.conditions:
             holds = self._holds(condition)
-            if self._told.get(condition.name) is holds:
+            if holds is None or self._told.get(condition.name) is holds:
                 continue
-            now_ms = self._clock.now_ms()
-            if await self._database.write(lambda tx, it=condition, on=holds, at=now_ms: self._tell(tx, it, on, at)):
+            tell = partial(self._tell, condition=condition, holds=holds, now_ms=self._clock.now_ms())
+            if await self._database.write(tell):
                 self._wake_outbox()
             self._told[condition.name] = holds
 
-    def _holds(self, condition: Condition) -> bool:
+    def _holds(self, condition: Condition) -> bool | None:
+        """None: it began, and has not lasted long enough to be told."""
         if not condition.holds():
             self._since_s.pop(condition.name, None)
             return False
         real_s = self._clock.monotonic_s()
-        return real_s - self._since_s.setdefault(condition.name, real_s) >= condition.after_s
+        lasted_s = real_s - self._since_s.setdefault(condition.name, real_s)
+        return True if lasted_s >= condition.after_s else None
 
-    def _tell(self, tx: Connection, condition: Condition, holds: bool, now_ms: int) -> int:
+    def _tell(self, tx: Connection, *, condition: Condition, holds: bool, now_ms: int) -> int:
         reference = f"condition:{self._name}:{condition.name}"
         latest = select(outbox.c.notification).where(outbox.c.reference == reference).order_by(outbox.c.id.desc())
         text = tx.scalar(latest.limit(1))

@@ -27,6 +27,7 @@ if [ ! -e authority/ca.pem ]; then
   openssl req -x509 -new -key authority/ca.key -sha256 -days 3650 -subj "/CN=fleet authority" -out authority/ca.pem \
     -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign
 fi
+cp -f authority/ca.pem ca.pem # what everybody trusts stays when the folder with its key is moved away
 [ "$host" = localhost ] && names="DNS:localhost,DNS:broker,IP:127.0.0.1" || names="DNS:$host,DNS:localhost,DNS:broker,IP:127.0.0.1"
 leaf broker broker "$names" serverAuth
 # The dot keeps this name out of the device ids: no device can ever have the rights of the ingester.
@@ -44,5 +45,5 @@ password grafana_password
 [ -e command_key ] || openssl genpkey -algorithm ed25519 -out command_key
 printf 'postgresql+psycopg://fleet:%s@postgresql:5432/fleet' "$(cat postgresql_password)" >database_url
 # Containers run as users of their own, and compose mounts these files as they are; the folder keeps others out.
-chmod 0444 ./*.pem broker.key ingester.key ./*_password influxdb_token command_key database_url authority/ca.pem
+chmod 0444 ./*.pem broker.key ingester.key ./*_password influxdb_token command_key database_url
 echo "secrets are in deploy/secrets/; keep deploy/secrets/authority somewhere else" >&2

@@ -69,6 +69,22 @@ def press(
 
 
 @app.command()
+def start(
+    runs: Annotated[int, typer.Option(min=1, max=50, help="Starts to measure of each kind.")] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """Seconds from starting `fleet serve` to ready, and from there to a complete first page.
+
+    Warm, with SQLite, once with an empty database and once with 390 devices; the slowest run counts.
+
+    Example: [bold]fleet bench start --json[/bold]
+    """
+    from cli.bench.start import measure
+
+    _run("measuring the start", lambda directory: measure(directory, runs), as_json=as_json)
+
+
+@app.command()
 def edge(
     seconds: Annotated[float, typer.Option(min=20, help="How long each part is watched.")] = 30.0,
     as_json: JsonOption = False,

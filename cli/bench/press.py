@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cli.bench.load import DEVICES, bench_device
-from cli.bench.rig import Load, Rig
+from cli.bench.rig import BenchError, Load, Rig
 from cli.broker import free_port
 from cli.clock import real_now_ms
 from cli.demo import people, verdict
@@ -21,10 +21,15 @@ from cloud.device_commands.keys import public_key_of
 CONNECT_S_MAX: Final = 60.0
 SETTLE_S: Final = 10.0
 PRESS_EVERY_S: Final = 0.25
+TELEMETRY: Final = 'fleet_messages_total{lane="telemetry"}'
+
+
+FLOOD_SHARE_MIN: Final = 0.9
+"""Least part of the asked flood that must have come in; with less the figure is of another load."""
 
 
 def measure(directory: Path, seconds: float, flood_per_second: float) -> dict[str, Any]:
-    """Run it for `seconds` of presses."""
+    """Run it for `seconds` of presses; raises BenchError if what was measured is not what was asked for."""
     fleet = fleet_of({}, 1)
     devices = {bench_device(number): "bike" for number in range(DEVICES)}
     receiver_port = free_port()
@@ -46,13 +51,14 @@ def measure(directory: Path, seconds: float, flood_per_second: float) -> dict[st
         try:
             statistics = directory / "sim" / "statistics.json"
             rig.wait(lambda: _connected(statistics) >= len(fleet), CONNECT_S_MAX, "all devices to connect", every_s=0.5)
+            telemetry_before = rig.metric(TELEMETRY)
             if load:
                 load.go()
             started_s, cpu_before = time.monotonic(), cpu_seconds(rig.cloud.pid)
             while time.monotonic() - started_s < seconds:
                 time.sleep(0.2)
             until_s = time.monotonic()
-            flooded = rig.metric('fleet_messages_total{lane="telemetry"}') / max(until_s - started_s, 1)
+            flooded = (rig.metric(TELEMETRY) - telemetry_before) / (until_s - started_s)
             cloud_cores = (cpu_seconds(rig.cloud.pid) - cpu_before) / (until_s - started_s)
             time.sleep(SETTLE_S)
             lines, _ = people.new_lines(directory / "sim" / "truth.jsonl", 0)
@@ -65,6 +71,7 @@ def measure(directory: Path, seconds: float, flood_per_second: float) -> dict[st
             receiver.stop()
             if load:
                 load.stop()
+    check(len(truths.presses), len(latencies), flooded, flood_per_second)
     return {
         "presses": len(truths.presses),
         "notified": len(latencies),
@@ -73,6 +80,16 @@ def measure(directory: Path, seconds: float, flood_per_second: float) -> dict[st
         "devices": len(fleet),
         "cloud_cores": round(cloud_cores, 2),
     }
+
+
+def check(presses: int, notified: int, flooded: float, flood_asked: float) -> None:
+    """Raises BenchError unless somebody pressed, each press was notified, and the flood was as high as asked."""
+    if not presses:
+        raise BenchError("nobody pressed: nothing was measured")
+    if notified < presses:
+        raise BenchError(f"{presses - notified} of {presses} presses were not notified")
+    if flooded < FLOOD_SHARE_MIN * flood_asked:
+        raise BenchError(f"the flood reached {flooded:.0f} messages/s, {flood_asked:.0f} were asked for")
 
 
 def _connected(path: Path) -> int:

@@ -53,6 +53,23 @@ def test_a_part_that_does_not_start_exits_1_and_says_which(end_with, error):
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize("outcome", [None, KeyboardInterrupt(), Result(FIGURES, [])])
+def test_its_temporary_folder_is_gone_when_nothing_is_wrong(end_with, monkeypatch, tmp_path, outcome):
+    place = tmp_path / "demo"
+    place.mkdir()
+    monkeypatch.setattr(command.tempfile, "mkdtemp", lambda **_: str(place))
+    end_with(outcome)
+    fleet("demo", "--json")
+    assert not place.exists()
+
+
+def test_its_temporary_folder_stays_when_something_is_wrong(end_with, monkeypatch, tmp_path):
+    monkeypatch.setattr(command.tempfile, "mkdtemp", lambda **_: str(tmp_path))
+    end_with(Result(FIGURES, ["1 presses were not notified"]))
+    fleet("demo", "--json")
+    assert tmp_path.exists()
+
+
 def test_stopped_before_anything_happened_is_neither_good_nor_bad(end_with):
     end_with(None)
     result = fleet("demo", "--json")

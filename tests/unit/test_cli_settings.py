@@ -13,7 +13,7 @@ from cli.serve import _summary
 @pytest.fixture(autouse=True)
 def logs_stay_as_they_are(monkeypatch):
     """A server that starts in this process would bind the log to a stderr that ends with the test."""
-    monkeypatch.setattr("cloud.logs.configure", lambda level: None)
+    monkeypatch.setattr("cloud.logs.configure", lambda *_: None)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,10 @@ TRUTH = [
     happened(None, "rider_arrived"),
 ]
 IDS = {"e1", "e2", "p1", "p2"}
-GOOD = {"devices_online": 2, "calls_pressed": 2, "calls_notified": 2, "lost_events": 0, "doubled_events": 0}
+GOOD = {
+    "devices_online": 2, "calls_pressed": 2, "calls_notified": 2, "series_behind": False,
+    **dict.fromkeys(verdict._FAULTS, 0),
+}  # fmt: skip
 
 
 def truths(until_ms=2_000):
@@ -89,11 +92,20 @@ def test_a_good_run_has_no_complaints():
         ({"calls_notified": 0}, "2 presses were not notified"),
         ({"lost_events": 3}, "3 events were lost"),
         ({"doubled_events": 1}, "twice"),
+        ({"series_behind": True}, "catch up"),
+        *(({name: 4}, f"4 {words}") for name, words in verdict._FAULTS.items()),
     ],
 )
 def test_each_fault_alone_is_a_complaint(change, word):
     (complaint,) = verdict.complaints({**GOOD, **change}, devices=2)
     assert word in complaint
+
+
+def test_a_long_run_without_a_press_proves_nothing():
+    quiet = {**GOOD, "calls_pressed": 0, "calls_notified": 0}
+    assert verdict.complaints(quiet, devices=2) == []
+    (complaint,) = verdict.complaints(quiet, devices=2, presses_due=True)
+    assert "nothing was proven" in complaint
 
 
 def test_percentiles_are_values_that_were_measured():

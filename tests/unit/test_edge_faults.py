@@ -43,9 +43,12 @@ class Refusing:
     def __init__(self):
         self.lanes = set(Lane)
         self.taken = []
+        self.slow_turns = 1
 
     async def append(self, device_id, lane, occurred_at, payload, event_id):  # noqa: ARG002  # the journal's own
-        await asyncio.sleep(0)
+        turns, self.slow_turns = self.slow_turns, 1
+        for _ in range(turns):
+            await asyncio.sleep(0)
         if lane in self.lanes:
             raise JournalFullError("full")
         if event_id in self.taken:
@@ -74,6 +77,7 @@ async def test_a_press_the_journal_refused_is_not_acknowledged_to_a_driver_that_
 async def test_acknowledgements_keep_the_order_of_the_outputs():
     journal, written = Refusing(), []
     journal.lanes = {Lane.EVENT}
+    journal.slow_turns = 20  # what comes later would be done earlier
     keeper = EventKeeper("room-001", journal, 0.001, Counter(), written.append)
     press = Pressed(event_id="1" * 32, press_id="1" * 32)
     other = press.model_copy(update={"event_id": "2" * 32})
@@ -193,7 +197,10 @@ async def test_fresh_presses_on_a_storage_older_than_the_cloud_are_all_sent(tmp_
             await eventually(lambda: second.bell.heard(f"L {fresh[-1]}"))
     if again:  # a second start hides that the first one was never connected
         third = Rig(tmp_path, cloud=first.cloud)
-        async with third.running():
+        third.link.hold = {UpChannel.EMERGENCY}
+        async with third.running():  # welcomed before any press got through
+            third.link.cut(up=True)
+            third.link.hold = set()
             await eventually(lambda: third.bell.heard(f"L {fresh[-1]}"))
     arrived = first.cloud.event_ids(Lane.EMERGENCY) + first.cloud.accepted_early
     assert set(arrived) == {"1" * 32, *fresh}

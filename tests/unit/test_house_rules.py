@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import tomllib
 
 import pytest
 
@@ -128,3 +129,19 @@ def test_a_skipped_test_fails_the_run(tmp_path, capsys):
     report.write_text("<testsuite/>")
     assert skipped.main([str(report)]) == 1
     assert skipped.main([str(tmp_path / "absent.xml")]) == 1
+
+
+def contract_named(part):
+    contracts = tomllib.loads((tidy.ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (found,) = [contract for contract in contracts if part in contract["name"]]
+    return found
+
+
+def test_the_import_contracts_name_every_part_of_the_cloud_and_every_kind():
+    parts = {path.stem for path in (tidy.ROOT / "cloud").iterdir() if path.suffix == ".py" or path.is_dir()}
+    wanted = {f"cloud.{part}" for part in parts - {"__init__", "__pycache__", "adapters", "bootstrap"}}
+    assert set(contract_named("only bootstrap knows the adapters")["source_modules"]) == wanted
+    kinds = {f"devices.{path.parent.name}" for path in (tidy.ROOT / "devices").glob("*/__init__.py")}
+    assert set(contract_named("device kinds do not know each other")["modules"]) == kinds
+    for part in ("nothing of them in cloud", "in edge", "in dashboards", "in firmware_sim"):
+        assert {name.rpartition(".")[0] for name in contract_named(part)["forbidden_modules"]} == kinds

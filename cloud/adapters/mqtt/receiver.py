@@ -52,6 +52,11 @@ class MqttReceiver:
         """Messages to devices that the broker has not confirmed yet."""
         return self._publisher.waiting_count
 
+    @property
+    def publishes_max(self) -> int:
+        """Bound of `publishes_waiting`."""
+        return self._options.publish_queue_max
+
     async def wait_connected(self) -> None:
         """Return as soon as `connected` holds."""
         await self._connected.wait()

@@ -1,0 +1,94 @@
+"""What `cloud.watch` looks at in a process that ingests."""
+
+from collections import Counter
+from functools import partial
+from typing import Protocol
+
+from cloud.pipeline import Pipeline
+from cloud.timeseries.drain import DrainState, SeriesDrain
+from cloud.timeseries.spool import Spool
+from cloud.watch import BROKER_AWAY_S_MAX, SPOOL_FILL_MAX, Condition, Watch
+
+
+class Statistics(Protocol):
+    """Counters of one connection."""
+
+    messages_received: int
+    messages_acknowledged: int
+    connections_lost: int
+    backpressure_pauses: int
+    publishes_dropped: int
+
+
+class Receiver(Protocol):
+    """One connection to the broker."""
+
+    @property
+    def statistics(self) -> Statistics: ...
+    @property
+    def connected(self) -> bool: ...
+    @property
+    def publishes_waiting(self) -> int: ...
+    @property
+    def publishes_max(self) -> int: ...
+
+
+class Connections(Protocol):
+    """The two of them."""
+
+    @property
+    def connected(self) -> bool: ...
+    @property
+    def routine(self) -> Receiver: ...
+    @property
+    def emergency(self) -> Receiver: ...
+
+
+def watch_ingest(watch: Watch, link: Connections, spool: Spool, pipeline: Pipeline) -> None:
+    """Link, spool and devices."""
+
+    def devices_by_state() -> dict[tuple[str, str], int]:
+        found = Counter((lane.kind, "online" if lane.online else "offline") for lane in pipeline.lanes.values())
+        return dict(found)
+
+    watch.numbers.devices = devices_by_state
+    single = watch.numbers.single
+    single["fleet_spool_bytes"] = "Size of the spool", lambda: spool.used_bytes
+    single["fleet_spool_fill_ratio"] = "Used share of the spool's bound", lambda: spool.fill_ratio
+    single["fleet_spool_refused_batches"] = "Batches refused at the bound", lambda: spool.statistics.batches_refused
+    for name, receiver in (("routine", link.routine), ("emergency", link.emergency)):
+        numbers, prefix = receiver.statistics, f"fleet_link_{name}"
+        single[f"{prefix}_connected"] = "1 while connected and subscribed", partial(_connected, receiver)
+        single[f"{prefix}_lost"] = "Connections lost", partial(getattr, numbers, "connections_lost")
+        single[f"{prefix}_held"] = "Received and not yet acknowledged", partial(_held, numbers)
+        single[f"{prefix}_pauses"] = "Pauses of reading at the bound", partial(getattr, numbers, "backpressure_pauses")
+        single[f"{prefix}_publishes_dropped"] = "Refused at the bound", partial(getattr, numbers, "publishes_dropped")
+    single["fleet_link_publishes_waiting"] = "Messages to devices in the queue", lambda: link.routine.publishes_waiting
+    single["fleet_link_publishes_max"] = "Bound of that queue", lambda: link.routine.publishes_max
+    watch.conditions += [
+        Condition("spool", lambda: spool.fill_ratio >= SPOOL_FILL_MAX, "遥测缓冲即将写满", "The spool is nearly full"),
+        Condition(
+            "broker", lambda: pipeline.ready.is_set() and not link.connected, "与消息服务器的连接中断",
+            "The connection to the broker is down", BROKER_AWAY_S_MAX,
+        ),
+    ]  # fmt: skip
+
+
+def _connected(receiver: Receiver) -> float:
+    return float(receiver.connected)
+
+
+def _held(numbers: Statistics) -> float:
+    return max(0, numbers.messages_received - numbers.messages_acknowledged)
+
+
+def watch_drain(watch: Watch, drain: SeriesDrain) -> None:
+    """The way from the spool into the series."""
+    single = watch.numbers.single
+    single["fleet_drain_lag_bytes"] = "Bytes of the spool not in the series yet", lambda: drain.lag_bytes
+    single["fleet_drain_flowing"] = "1 while the series takes points", lambda: float(drain.state is DrainState.FLOWING)
+    watch.conditions.append(
+        Condition(
+            "series", lambda: drain.state is DrainState.NO_ACCESS, "时序库拒绝访问", "The time series refuses access"
+        )
+    )

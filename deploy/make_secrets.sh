@@ -27,7 +27,8 @@ if [ ! -e authority/ca.pem ]; then
   openssl req -x509 -new -key authority/ca.key -sha256 -days 3650 -subj "/CN=fleet authority" -out authority/ca.pem \
     -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign
 fi
-cp -f authority/ca.pem ca.pem # what everybody trusts stays when the folder with its key is moved away
+if [ ! -e ca.pem ]; then cp authority/ca.pem ca.pem; fi # what everybody trusts stays when the folder with its key is moved away
+cmp -s authority/ca.pem ca.pem || { echo "secrets/authority is not the authority of secrets/ca.pem: put the old one back, or remove all of deploy/secrets to begin anew" >&2; exit 1; }
 [ "$host" = localhost ] && names="DNS:localhost,DNS:broker,IP:127.0.0.1" || names="DNS:$host,DNS:localhost,DNS:broker,IP:127.0.0.1"
 leaf broker broker "$names" serverAuth
 # The dot keeps this name out of the device ids: no device can ever have the rights of the ingester.

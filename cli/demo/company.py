@@ -248,13 +248,14 @@ class Company:
     async def _compare(self) -> Result:
         assert self._admin is not None
         played_s = time.monotonic() - self._playing_since_s
-        online = await self._online()
+        # Looked at before the world stands still: devices that then say nothing any more would count as silent.
+        fleet = await self._admin.call("GET", "/api/v1/fleet")
+        online = sum(kind["online"] for kind in fleet["kinds"])
         await self._send_people_home()
         until_ms = self._clock.now_ms()
         if self._sim.pid:
             os.kill(self._sim.pid, signal.SIGUSR1)  # the world stands still; agents finish what they have
         stored, notices = await self._settle(until_ms)
-        fleet = await self._admin.call("GET", "/api/v1/fleet")
         figures = await asyncio.to_thread(
             counting.count,
             self.scene,
@@ -301,11 +302,6 @@ class Company:
         assert self._admin is not None
         text = await self._admin.text("/api/v1/events/export")
         return [json.loads(line) for line in text.splitlines()]
-
-    async def _online(self) -> int:
-        assert self._admin is not None
-        fleet = await self._admin.call("GET", "/api/v1/fleet")
-        return sum(kind["online"] for kind in fleet["kinds"])
 
     async def _restock_orders(self) -> int:
         assert self._admin is not None

@@ -107,8 +107,9 @@ class Rules:
             return
         desk.early = [other for other in desk.early if other != event_id]
         if desk.call is None:
-            at = accepted.envelope.occurred_at
-            calls.step_call(accepted.lane, CallStep.PRESS, event_id, at, now_ms, decisions)
+            # An id of its own: under the press's own id this would look like a page that was sent already.
+            again = _identity("again", event_id)
+            calls.step_call(accepted.lane, CallStep.PRESS, again, accepted.envelope.occurred_at, now_ms, decisions)
 
     def on_heard(self, lane: DeviceLane, now_ms: int, decisions: Decisions) -> None:
         """Any other sign of life."""

@@ -94,6 +94,7 @@ class Company:
             await self._wait_ready()
             await self._wait_connected()
             self._admin = self._client("admin")
+            await self._admin.sign_in()  # now: whoever tries passwords later must not keep us from comparing
             self._playing = asyncio.get_running_loop().create_task(self._people())
             self._playing_since_s = time.monotonic()
         except BaseException:

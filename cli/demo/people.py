@@ -57,7 +57,7 @@ class Client:
         """JSON answer; raises ApiError for 4xx and 5xx."""
         while True:
             if not self._token:
-                await self._sign_in()
+                await self.sign_in()
             try:
                 return await self._once(
                     method, path, body, {"Authorization": f"Bearer {self._token}", **(headers or {})}
@@ -68,7 +68,7 @@ class Client:
     async def text(self, path: str) -> str:
         """Text answer of a GET; raises ApiError."""
         if not self._token:
-            await self._sign_in()
+            await self.sign_in()
         headers = {"Authorization": f"Bearer {self._token}"}
         while True:
             try:
@@ -79,7 +79,8 @@ class Client:
             except (aiohttp.ClientError, TimeoutError, ConnectionError):
                 await asyncio.sleep(RETRY_S)
 
-    async def _sign_in(self) -> None:
+    async def sign_in(self) -> None:
+        """Take a session; waits while the cloud is away."""
         body = {"login": self._person.login, "password": self._person.password}
         while not self._token:
             try:

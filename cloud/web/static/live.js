@@ -50,13 +50,9 @@ function show(connected) {
 
 function connect() {
   const source = new EventSource("/api/v1/stream");
-  let greeted = false;
   source.addEventListener("hello", () => {
     show(true);
-    if (greeted) {
-      refreshSoon(true); // what happened while the connection was away
-    }
-    greeted = true;
+    refreshSoon(true); // what happened since the page was made, or while the connection was away
   });
   source.addEventListener("reload", () => location.reload());
   source.addEventListener("error", () => show(false));

@@ -75,6 +75,13 @@ def _install_with_apt() -> None:
             policy.unlink()
 
 
+def port_taken(port: int) -> bool:
+    """Whether somebody listens on this port of the loopback interface."""
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def free_port() -> int:
     """A TCP port of the loopback interface that is free now.
 

@@ -37,7 +37,7 @@ from cloud.adapters.sql.patience import endless
 from cloud.adapters.sql.signals import PostgresSignals
 from cloud.api.changes import Changes
 from cloud.api.services import Services
-from cloud.data_directory import InUseError, one_at_a_time, sole_owner, stable_name
+from cloud.data_directory import InUseError, PlaceError, one_at_a_time, refuse_unusable, sole_owner, stable_name
 from cloud.device_commands.service import DeviceCommands
 from cloud.dispatch.outbox import Outbox
 from cloud.dispatch.planner import Dispatch
@@ -132,12 +132,15 @@ async def run_cloud(settings: CloudSettings, around: Surroundings, role: Role = 
     _refuse_what_does_not_fit(settings, role)
     roles = ALL_ROLES if role == "all" else (role,)
     try:
+        refuse_unusable(settings.data_directory, settings.http_host, settings.http_port)
         with sole_owner(settings.data_directory, roles):
             async with AsyncExitStack() as stack:
                 parts = await _assemble(settings, around, roles, stack)
                 await _run_roles(parts, stack)
     except InUseError as error:
         raise ConfigurationError(f"{error}; stop it or set FLEET_DATA_DIRECTORY") from None
+    except PlaceError as error:
+        raise ConfigurationError(str(error)) from None
 
 
 async def _run_roles(parts: Parts, stack: AsyncExitStack) -> None:

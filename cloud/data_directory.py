@@ -1,9 +1,36 @@
 """What belongs to one data directory: who uses it, and the name of its spool's owner."""
 
 import fcntl
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+
+class PlaceError(Exception):
+    """A folder or port of the settings can't be used; the text names the setting and the fix."""
+
+
+def refuse_unusable(directory: Path, host: str, port: int) -> None:
+    """Try the folder and the HTTP port before anything starts. Raises PlaceError."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "writable").touch()
+        (directory / "writable").unlink()
+    except OSError as error:
+        raise PlaceError(
+            f"data_directory: {directory} can't be written ({error.strerror}); "
+            "name a writable folder in FLEET_DATA_DIRECTORY"
+        ) from None
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PlaceError(
+                f"http_port: {host}:{port} can't be listened on ({error.strerror}); choose another with FLEET_HTTP_PORT"
+            ) from None
 
 
 class InUseError(Exception):

@@ -52,7 +52,7 @@ def demo(
 
     Examples: [bold]fleet demo[/bold]   [bold]fleet demo --for 60s --json[/bold]   [bold]fleet demo --kill-cloud[/bold]
     """
-    from cli.broker import BrokerError
+    from cli.broker import BrokerError, port_taken
     from cli.sim import parse_counts, refuse_unknown_kinds
 
     try:
@@ -64,6 +64,8 @@ def demo(
         refuse_unknown_kinds(options.counts)
     except ValueError as error:
         raise fail(str(error), USAGE) from error
+    if port and port_taken(port):
+        raise fail(f"--port {port} is taken by another program; choose another, or 0 for a free one", USAGE)
     place = directory or Path(tempfile.mkdtemp(prefix="fleet-demo-"))
     try:
         result = asyncio.run(_Demo(options, place).run())

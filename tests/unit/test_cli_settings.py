@@ -1,6 +1,7 @@
 """Wrong settings end with one line that names the key, its source and the fix, and with exit code 2."""
 
 import json
+import socket
 
 import pytest
 from cli_support import fleet, one_line
@@ -33,6 +34,11 @@ def logs_stay_as_they_are(monkeypatch):
         (["dashboards", "build"], {"FLEET_KIND_FOLDERS": "{"}, ["FLEET_KIND_FOLDERS", "JSON list"]),
         (["dashboards", "build", "--kind-folder", "/nowhere/bus"], {}, ["/nowhere/bus", "kind.py"]),
         (["docs", "asyncapi", "--kind-folder", "/nowhere/bus"], {}, ["/nowhere/bus", "kind.py"]),
+        (
+            ["serve"],
+            {"FLEET_DATA_DIRECTORY": "/proc/nowhere"},
+            ["data_directory", "/proc/nowhere", "FLEET_DATA_DIRECTORY"],
+        ),
         (["demo", "--count", "bogus=1"], {}, ["--count", "bogus", "nursing_room"]),
         (["demo", "--count", "bike"], {}, ["--count", "'bike'", "KIND=NUMBER"]),
         (["demo", "--for", "nonsense"], {}, ["--for", "'nonsense'", "60s"]),
@@ -194,3 +200,14 @@ def test_an_unknown_variable_is_warned_of_with_the_nearest_known_one(tmp_path):
     result = fleet("serve", "--data-directory", tmp_path / "data", **wrong)
     assert "FLEET_BROKER_PORT" in result.stderr.splitlines()[0]
     assert "warning" in result.stderr.splitlines()[0]
+
+
+@pytest.mark.parametrize("command", ["serve", "demo"])
+def test_a_port_that_is_taken_is_said_in_one_line(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("FLEET_DATA_DIRECTORY", str(tmp_path / "data"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        option = "--port" if command == "demo" else "--http-port"
+        result = fleet(command, option, str(port))
+    assert result.exit_code == 2
+    assert str(port) in one_line(result)

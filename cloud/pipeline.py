@@ -268,8 +268,6 @@ class Pipeline:
         if lane.next_due_at is None:
             self._book.reschedule(lane)
 
-    # --- making it durable -------------------------------------------------------------------------------------
-
     # --- afterwards --------------------------------------------------------------------------------------------
 
     def _publish(self, batch: Batch) -> None:

@@ -1,0 +1,77 @@
+"""What a process with the role `ingest` runs."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import devices
+from cloud.adapters.mqtt.link import BrokerLink
+from cloud.adapters.mqtt.options import ReceiverOptions
+from cloud.adapters.series_sqlite import SqliteSeries
+from cloud.adapters.sql.patience import endless
+from cloud.bootstrap.parts import Parts, Surroundings
+from cloud.data_directory import stable_name
+from cloud.drain_rows import DrainPosition, Quarantine
+from cloud.identity.files import broker_tls
+from cloud.ingest import repository as ingest_rows
+from cloud.ingest.leases import Leases
+from cloud.pipeline import Pipeline, PipelineLimits
+from cloud.settings import CloudSettings
+from cloud.timeseries import retention
+from cloud.timeseries.drain import SeriesDrain
+from cloud.timeseries.spool import Spool
+from cloud.watched import watch_drain, watch_ingest
+from fleet.topics import shard_of
+
+
+async def start_ingest(parts: Parts, stack: AsyncExitStack, group: asyncio.TaskGroup) -> None:
+    """Link, spool, leases, pipeline and the way into the series; all tasks in `group`."""
+    settings, around, database, checks = parts.settings, parts.around, parts.database, parts.checks
+    link = _link(settings, around)
+    parts.to_devices.target = link.publish
+    # The spool lives as long as its folder: its name is the owner of the leases.
+    name = stable_name(settings.data_directory / "ingester-id", around.new_id)
+    marks = await database.read(lambda tx: [ingest_rows.spool_position(tx, name, one) for one in ("twin", "series")])
+    spool = Spool(
+        settings.data_directory / "spool", bytes_max=settings.spool_bytes_max, position_min=max(marks),
+        consumers=("twin",) if settings.series == "off" else ("twin", "series"),
+    )  # fmt: skip
+    stack.callback(spool.close)
+    leases = Leases(database, name, around.real_now_ms)
+    stack.push_async_callback(leases.release)
+    parts.commands.mine = lambda device_id: shard_of(device_id) in leases.shards
+    pipeline = Pipeline(
+        kinds=devices.kinds(), link=link, spool=spool, spool_name=name, database=database, leases=leases,
+        dispatch=parts.dispatch, commands=parts.commands, acknowledger=parts.acknowledger, intents=parts.intents,
+        event_handlers=parts.handlers.events, changes=parts.changes, wake_outbox=parts.outbox.wake,
+        clock=around.clock, limits=PipelineLimits(
+            batch_messages_max=settings.batch_messages_max, twin_flush_s=settings.twin_flush_ms / 1000
+        ),
+    )  # fmt: skip
+    waiting = {True: "loading", False: "another ingester holds its shards"}
+    checks["ingest"] = lambda: "ok" if pipeline.ready.is_set() else waiting[bool(leases.shards)]
+    checks["broker"] = lambda: "ok" if link.connected else "not connected"
+    group.create_task(endless(pipeline.run(settings.shard_numbers())))
+    watch_ingest(parts.watch, link, spool, pipeline)
+    if settings.series != "off":
+        # Also while another ingester has our shards: what we took before is in our spool alone.
+        drain = SeriesDrain(
+            spool, parts.series, positions=DrainPosition(database, name), quarantine=Quarantine(database),
+            randomness=around.randomness,
+        )  # fmt: skip
+        group.create_task(endless(drain.run()))
+        watch_drain(parts.watch, drain)
+    if isinstance(parts.series, SqliteSeries) and settings.series_days:
+        group.create_task(retention.keep_days(parts.series, settings.series_days, around.clock))
+
+
+def _link(settings: CloudSettings, around: Surroundings) -> BrokerLink:
+    options = ReceiverOptions(
+        client_id=f"ingester-{around.new_id()[:8]}",
+        host=settings.broker_host,
+        port=settings.broker_port,
+        tls=broker_tls(settings),
+    )
+    linger_s = settings.batch_linger_ms / 1000
+    return BrokerLink(
+        options, around.randomness, batch_messages_max=settings.batch_messages_max, linger_s=linger_s
+    )  # fmt: skip

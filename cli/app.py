@@ -4,7 +4,23 @@ from typing import Annotated
 
 import typer
 
-from cli import bench, dashboards_commands, demo, devices_commands, docs_commands, doctor, people_commands, serve, sim
+from cli import (
+    bench,
+    broker_commands,
+    commands_commands,
+    dashboards_commands,
+    demo,
+    device_link_commands,
+    devices_commands,
+    docs_commands,
+    doctor,
+    edge_commands,
+    keys_commands,
+    people_commands,
+    pki_commands,
+    serve,
+    sim,
+)
 
 app = typer.Typer(
     name="fleet",
@@ -38,13 +54,18 @@ def _root(
 
 app.command("demo")(demo.demo)
 app.command("serve")(serve.serve)
-app.command("edge")(sim.edge)
+app.add_typer(edge_commands.app, name="edge")
 app.command("sim")(sim.sim)
 app.command("doctor")(doctor.doctor)
 app.command("quarantine")(devices_commands.quarantine)
 app.command("receiver", hidden=True)(demo.receiver_command)
 app.add_typer(devices_commands.app, name="devices")
+devices_commands.app.command("link")(device_link_commands.link)
+app.add_typer(commands_commands.app, name="commands")
+app.add_typer(keys_commands.app, name="keys")
 app.add_typer(people_commands.app, name="people")
+app.add_typer(pki_commands.app, name="pki")
+app.add_typer(broker_commands.app, name="broker")
 app.add_typer(bench.app, name="bench")
 app.add_typer(docs_commands.app, name="docs")
 app.add_typer(dashboards_commands.app, name="dashboards")

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, create_model
 
 from devices import kinds
 from fleet import topics
+from fleet.credentials import CertificateGrant, CertificateRefusal, CertificateRequest
 from fleet.envelope import (
     ACCEPTED_VERSIONS,
     READINGS_PER_MESSAGE_MAX,
@@ -31,17 +32,23 @@ from fleet.topics import DEVICE_ID_PATTERN, ROOT, SHARD_COUNT, DownChannel, UpCh
 
 ASYNCAPI_VERSION: Final = "3.0.0"
 SCHEMAS: Final = "#/components/schemas/"
-WIRE: Final = (Envelope, Hello, Status, Acknowledgement, Welcome, SignedCommand, CommandOrder)
+WIRE: Final = (
+    Envelope, Hello, Status, Acknowledgement, Welcome, SignedCommand, CommandOrder, CertificateRequest,
+    CertificateGrant, CertificateRefusal,
+)  # fmt: skip
 MQTT_BINDING_VERSION: Final = "0.2.0"
 _WORDS: Final = {
-    UpChannel.EMERGENCY: "Presses and what ends a call; queues behind nothing.",
-    UpChannel.EVENT: "What happened once, in order.",
-    UpChannel.TELEMETRY: "Measured values, several readings per message.",
-    UpChannel.REPLY: "How far a command came; the final reply is repeated until acknowledged.",
-    UpChannel.HELLO: "First message of every connection: asks for time, storage generation and marks.",
-    UpChannel.STATUS: "Link state; `online: false` is the last will.",
-    DownChannel.COMMAND: "Signed, expiring, made for one device; never retained.",
-    DownChannel.ACK: "Application acknowledgements and the answer to a hello.",
+    "up.emergency": "Presses and what ends a call; queues behind nothing.",
+    "up.event": "What happened once, in order.",
+    "up.telemetry": "Measured values, several readings per message; "
+    "may be packed: zlib with the dictionary of fleet/compact.py.",
+    "up.reply": "How far a command came; the final reply is repeated until acknowledged.",
+    "up.hello": "First message of every connection: asks for time, storage generation and marks.",
+    "up.status": "Link state; `online: false` is the last will.",
+    "up.certificate": "Asks for a certificate for a new key of the device.",
+    "down.command": "Signed, expiring, made for one device; never retained.",
+    "down.certificate": "The renewed certificate, or why there is none.",
+    "down.ack": "Application acknowledgements and the answer to a hello.",
 }
 
 Document = dict[str, Any]
@@ -56,9 +63,14 @@ def document() -> Document:
         "reply": _message("Reply", _ref("Reply"), "Answer to a command."),
         "acknowledgement": _message("Acknowledgement", _ref("Acknowledgement"), "Committed up to these marks."),
         "welcome": _message("Welcome", _ref("Welcome"), "Answer to a hello, signed."),
+        "certificate_request": _message(
+            "CertificateRequest", _ref("CertificateRequest"), "A device has a new key and wants it certified."
+        ),
+        "certificate_granted": _message("CertificateGrant", _ref("CertificateGrant"), "The certificate for that key."),
+        "certificate_refused": _message("CertificateRefusal", _ref("CertificateRefusal"), "No certificate, and why."),
     }
     channels: Document = {_key(channel): _channel(channel) for channel in (*UpChannel, *DownChannel)}
-    for channel, names in _FIXED.items():
+    for channel, names in _FIXED:
         _publish(channels, channel, names)
     for kind in kinds().values():
         for channel, name, message in _messages_of(kind, schemas):
@@ -82,12 +94,14 @@ def document() -> Document:
     }
 
 
-_FIXED: Final[dict[UpChannel | DownChannel, list[str]]] = {
-    UpChannel.REPLY: ["reply"],
-    UpChannel.HELLO: ["hello"],
-    UpChannel.STATUS: ["status"],
-    DownChannel.ACK: ["acknowledgement", "welcome"],
-}
+_FIXED: Final[tuple[tuple[UpChannel | DownChannel, list[str]], ...]] = (  # no mapping: equal names are equal keys
+    (UpChannel.REPLY, ["reply"]),
+    (UpChannel.HELLO, ["hello"]),
+    (UpChannel.STATUS, ["status"]),
+    (DownChannel.ACK, ["acknowledgement", "welcome"]),
+    (UpChannel.CERTIFICATE, ["certificate_request"]),
+    (DownChannel.CERTIFICATE, ["certificate_granted", "certificate_refused"]),
+)
 
 
 def _info() -> Document:
@@ -135,7 +149,7 @@ def _parameters() -> Document:
 def _channel(channel: UpChannel | DownChannel) -> Document:
     return {
         "address": address(channel),
-        "description": _WORDS[channel],
+        "description": _WORDS[_key(channel)],
         "parameters": {name: {"$ref": f"#/components/parameters/{name}"} for name in ("shard", "device_id")},
         "messages": {},
     }

@@ -8,11 +8,19 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fleet import topics
+from cli.broker_configuration import (
+    CONFIGURATION_NAME,
+    OPENSSL_NAME,
+    BrokerPlan,
+    BrokerTls,
+    plain_configuration,
+    write,
+)
+
+__all__ = ["INSTALL_HINT", "Broker", "BrokerError", "BrokerTls", "find_mosquitto", "free_port", "port_taken"]
 
 INSTALL_HINT: Final = "install Mosquitto 2 (Debian/Ubuntu: apt-get install mosquitto; macOS: brew install mosquitto)"
 START_S_MAX: Final = 10.0
@@ -23,15 +31,6 @@ _SEARCH_PATH: Final = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 
 class BrokerError(RuntimeError):
     """The broker is missing or did not start; the text names the fix."""
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerTls:
-    """Files for the listener of the devices."""
-
-    ca_file: Path
-    certificate_file: Path
-    key_file: Path
 
 
 def find_mosquitto() -> str | None:
@@ -108,70 +107,24 @@ def _first_ephemeral_port() -> int:
     return max(first, _PORT_MIN + 1_000)
 
 
-def access_list(ingester: str) -> str:
-    """Mosquitto's ACL file: each device its own topics, the ingester all of them, nobody anything else."""
-    lines = [f"pattern {access} {pattern}" for access, pattern in topics.broker_acl_patterns()]
-    lines += ["", f"user {ingester}"]
-    lines += [f"topic {access} {topic}" for access, topic in topics.broker_acl_ingester()]
-    return "\n".join(lines) + "\n"
-
-
-def configuration(
-    directory: Path, port: int, tls: BrokerTls | None, *, ingester: str = topics.INGESTER_NAME, publisher: str = ""
-) -> str:
-    """The whole configuration. Without `tls` the listener is open to everybody on this machine: benches only.
-
-    `publisher` names an identity that may speak for every device: a bench's load, nothing else.
-    """
-    lines = [
-        "# Written by `fleet`; see docs/operations.md.",
-        f"listener {port} 127.0.0.1",
-        "log_dest stderr",
-        "log_type error",
-        "log_type warning",
-        "persistence true",
-        f"persistence_location {directory}/",
-        # The devices' journals are the durability: saving on every change costs two thirds of the throughput.
-        "autosave_interval 300",
-        # The defaults drop QoS 1 messages silently once a reader is a little slow.
-        "max_queued_messages 200000",
-        "max_inflight_messages 0",
-        "max_packet_size 262144",
-        "retain_available false",
-        "set_tcp_nodelay true",
-    ]
-    if os.geteuid() == 0:
-        lines.append("user root")  # it reads keys that only we can read, and listens on loopback only
-    if tls is None:
-        lines.append("allow_anonymous true")
-    else:
-        allowed = access_list(ingester)
-        if publisher:
-            allowed += f"\nuser {publisher}\ntopic write {topics.ROOT}/#\n"
-        (directory / "acl").write_text(allowed)
-        lines += [
-            "allow_anonymous false",
-            f"cafile {tls.ca_file}",
-            f"certfile {tls.certificate_file}",
-            f"keyfile {tls.key_file}",
-            "require_certificate true",
-            "use_identity_as_username true",
-            "tls_version tlsv1.2",
-            f"acl_file {directory}/acl",
-        ]
-    return "\n".join(lines) + "\n"
-
-
 class Broker:
     """One Mosquitto process of ours."""
 
     def __init__(
-        self, directory: Path, *, tls: BrokerTls | None = None, port: int | None = None, publisher: str = ""
-    ) -> None:
+        self, directory: Path, *, tls: BrokerTls | None = None, port: int | None = None, publisher: str = "",
+        persist: bool = True,
+    ) -> None:  # fmt: skip
+        """With `tls` the configuration of production: `port` is for devices, `services_port` for the cloud.
+
+        Without it both are one listener that is open to everybody on this machine: benches only. `publisher`
+        names an identity that may speak for every device: a bench's load, nothing else.
+        """
         self.directory = directory
         self.port = port or free_port()
+        self.services_port = free_port() if tls is not None else self.port
         self._tls = tls
         self._publisher = publisher
+        self._persist = persist
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -180,27 +133,46 @@ class Broker:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def pid_file(self) -> Path:
+        """Where the broker writes its process id."""
+        return self.directory / "mosquitto.pid"
+
     def start(self) -> None:
         """Start it and return once it accepts connections. Raises BrokerError."""
         program = find_or_install_mosquitto()
         self.directory.mkdir(parents=True, exist_ok=True)
-        configuration_file = self.directory / "mosquitto.conf"
-        configuration_file.write_text(configuration(self.directory, self.port, self._tls, publisher=self._publisher))
+        environment = self._configure()
         with (self.directory / "mosquitto.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [program, "-c", str(configuration_file)], stdout=log, stderr=log, process_group=0
-            )
+                [program, "-c", str(self.directory / CONFIGURATION_NAME)], stdout=log, stderr=log, process_group=0,
+                env={**os.environ, **environment},
+            )  # fmt: skip
         deadline = time.monotonic() + START_S_MAX
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 break
-            with socket.socket() as probe:
-                probe.settimeout(0.2)
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
+            if port_taken(self.services_port) and port_taken(self.port):
+                return
             time.sleep(0.02)
         words = (self.directory / "mosquitto.log").read_text(errors="replace")[-500:]
         raise BrokerError(f"Mosquitto did not start on port {self.port}: {words.strip() or 'no message'}")
+
+    def _configure(self) -> dict[str, str]:
+        """Write the configuration; returns variables of its environment."""
+        # It reads keys that only we can read, and listens on loopback only.
+        user = "root" if os.geteuid() == 0 else ""
+        if self._tls is None:
+            text = plain_configuration(self.directory, self.port, persist=self._persist, user=user)
+            (self.directory / CONFIGURATION_NAME).write_text(text)
+            return {}
+        plan = BrokerPlan(
+            directory=self.directory.resolve(), tls=self._tls, devices_port=self.port,
+            services_port=self.services_port, address="127.0.0.1", persist=self._persist,
+            pid_file=self.pid_file.resolve(), log="stderr", user=user, publisher=self._publisher,
+        )  # fmt: skip
+        write(plan, self.directory)
+        return {"OPENSSL_CONF": str(self.directory.resolve() / OPENSSL_NAME)}
 
     def kill(self) -> None:
         """End it with SIGKILL, as a crash would."""

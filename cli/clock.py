@@ -3,6 +3,9 @@
 import time
 from collections.abc import Callable
 
+jump: Callable[[], int] | None = None
+"""How many ms this process's business clocks are wrong by now; set by `fleet chaos` in the processes it torments."""
+
 
 class SystemClock:
     """Business time: real time, or `speed` times as fast since the real moment `origin_ms`, `shift_ms` apart.
@@ -23,9 +26,11 @@ class SystemClock:
 
     def now_ms(self) -> int:
         """Business time in ms since the epoch."""
+        wrong_by_ms = 0 if jump is None else jump()
         if self._speed == 1.0:
-            return time.time_ns() // 1_000_000 + self._shift_ms
-        return self._origin_ms + self._shift_ms + round((time.time() * 1000 - self._origin_ms) * self._speed)
+            return time.time_ns() // 1_000_000 + self._shift_ms + wrong_by_ms
+        passed_ms = round((time.time() * 1000 - self._origin_ms) * self._speed)
+        return self._origin_ms + self._shift_ms + passed_ms + wrong_by_ms
 
     def monotonic_s(self) -> float:
         """Real seconds; on Linux the same origin for every process of one boot."""

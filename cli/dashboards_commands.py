@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from cli.kinds import KindFolderOption, add_kinds
-from cli.output import JsonOption, print_json, usage_errors, words
+from cli.output import JsonOption, fail, print_json, usage_errors, words
 
 app = typer.Typer(help="Grafana boards made from the kinds' panels.", no_args_is_help=True)
 
@@ -28,7 +28,14 @@ def build(
 
     Example: [bold]fleet dashboards build --out build/dashboards --language en[/bold]
     """
-    from dashboards.build import build_all
+    try:
+        from dashboards.build import build_all
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("grafana_foundation_sdk"):
+            raise
+        raise fail(
+            "the builder of boards is not installed; run: make setup, or pip install 'gaoxin-fleet[dashboards]'"
+        ) from error
 
     with usage_errors(ValueError):
         add_kinds(kind_folder)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 import typer
 from rich.markup import escape
@@ -42,9 +43,10 @@ def doctor(
     """
     from cli.settings_errors import SettingsError, cloud_settings, unknown_variables
 
-    with usage_errors(SettingsError):
+    with usage_errors(SettingsError, UrlError):
         settings = cloud_settings(data_directory=data_directory)
-    base_url = url or f"http://{settings.http_host}:{settings.http_port}"
+        _check_url(url)
+    base_url = url.rstrip("/") or f"http://{settings.http_host}:{settings.http_port}"
     findings = [
         Finding("Python", "ok", platform.python_version()),
         _sqlite(),
@@ -52,7 +54,8 @@ def doctor(
         _front_end(),
         _settings(unknown_variables()),
         *_data(settings.data_directory, settings.sql_url()),
-        _broker(settings.broker_host, settings.broker_port),
+        # Another deployment's broker, a demo's for one, is judged by that deployment: its ports are its own.
+        *(() if url else (_broker(settings.broker_host, settings.broker_port),)),
         *_service(base_url),
     ]
     healthy = all(found.verdict != "problem" for found in findings)
@@ -67,6 +70,16 @@ def doctor(
     if not healthy:
         words.print("Something needs mending; see the arrows.")
         raise typer.Exit(UNHEALTHY)
+
+
+class UrlError(ValueError):
+    """One line for people."""
+
+
+def _check_url(url: str) -> None:
+    parts = urlsplit(url)
+    if url and (parts.scheme not in ("http", "https") or not parts.hostname):
+        raise UrlError(f"--url {url!r} is no address of a cloud; write for example http://127.0.0.1:8000")
 
 
 def _settings(unknown: Sequence[str]) -> Finding:

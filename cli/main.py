@@ -1,6 +1,6 @@
 """`fleet`: one command for everything.
 
-An edge box runs `fleet edge --config FILE` for years in little memory, so exactly that goes straight to the
+An edge box runs `fleet edge run --config FILE` for years in little memory, so exactly that goes straight to the
 agent; everything else is read by the command tree in `cli.app`.
 """
 
@@ -16,10 +16,15 @@ def run() -> None:
         if config is not None:
             sys.exit(run_agent(config))
     from cli.app import app
-    from cli.output import INTERRUPTED, words
+    from cli.output import INTERRUPTED, USAGE, fail, words
 
     try:
         app()
+    except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        # A folder or file that somebody named; whatever else the system refuses is ours to explain.
+        if error.filename is None:
+            raise
+        sys.exit(fail(f"{error.filename}: {error.strerror}; name a place that can be written", USAGE).exit_code)
     except KeyboardInterrupt:
         words.print("interrupted")
         sys.exit(INTERRUPTED)

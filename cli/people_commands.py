@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 from rich.markup import escape
 
-from cli.devices_commands import DataOption
+from cli.database import DataOption
 from cli.output import USAGE, JsonOption, fail, print_json, print_rows, usage_errors, words
 
 if TYPE_CHECKING:

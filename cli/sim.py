@@ -1,4 +1,4 @@
-"""`fleet sim` and `fleet edge`: agents with simulated hardware, and the agent of one real device."""
+"""`fleet sim`: agents with simulated hardware."""
 
 import asyncio
 import dataclasses
@@ -143,8 +143,9 @@ async def _simulate(
     certificates: Any, command_keys: dict[str, Path], connect_within_s: float,
 ) -> None:  # fmt: skip
     import devices
+    from edge.credentials import Credentials
     from edge.host import EdgeHost
-    from edge.identity import Identity, load_tls_context, load_verifiers
+    from edge.identity import Identity, facts_of, load_tls_context, load_verifiers
     from edge.mqtt_link import BrokerAddress, MqttLink
     from firmware_sim.truth import TruthFile
     from firmware_sim.world import World
@@ -162,14 +163,16 @@ async def _simulate(
         )
         verifiers = load_verifiers(command_keys)
         for device_id in world.device_ids:
-            tls = None
+            tls, credentials = None, Credentials()
             if certificates is not None:
                 authority, folder = certificates
                 tls = load_tls_context(authority, folder / f"{device_id}.pem", folder / f"{device_id}.key")
+                credentials = Credentials(facts_of(folder / f"{device_id}.pem").serial)
             link = MqttLink(device_id, BrokerAddress(*address), tls)
             host.add(
-                device_id, world.kind_of(device_id), WorldLine(world.line(device_id)), link, Identity(tls, verifiers)
-            )
+                device_id, world.kind_of(device_id), WorldLine(world.line(device_id)), link,
+                Identity(tls, verifiers, credentials),
+            )  # fmt: skip
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             standing_still = asyncio.Event()
@@ -207,18 +210,3 @@ async def _report(host: "EdgeHost", world: Any, path: Path) -> None:
         fresh.write_text(json.dumps(document))
         fresh.replace(path)  # a reader never sees half a document
         await asyncio.sleep(STATISTICS_EVERY_S)
-
-
-def edge(
-    config: Annotated[Path, typer.Option(help="TOML file of this device; see edge/settings.py.")],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="At the start, what runs with which settings as one JSON document.")
-    ] = False,
-) -> None:
-    """Run the agent of one real device.
-
-    Example: [bold]fleet edge --config /etc/fleet-edge/bike-001.toml[/bold]
-    """
-    from cli.agent import run_agent
-
-    raise typer.Exit(run_agent(config, as_json=as_json))

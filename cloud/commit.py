@@ -21,6 +21,7 @@ from cloud import metrics
 from cloud.batch import Batch
 from cloud.device_commands.service import DeviceCommands
 from cloud.dispatch.planner import Dispatch
+from cloud.identity.desk import IdentityDesk
 from cloud.ingest import repository as ingest_rows
 from cloud.ingest.acknowledger import Acknowledger
 from cloud.ingest.leases import Leases
@@ -31,6 +32,7 @@ from cloud.rules.stage import Rules
 from cloud.twin import repository as twin_rows
 from cloud.twin.stage import Twin
 from fleet.clock import Clock
+from fleet.milestones import reached
 from fleet.topics import UpChannel
 
 _log = structlog.get_logger(__name__)
@@ -52,6 +54,7 @@ class Listeners:
     event_handlers: Mapping[tuple[str, str], Sequence[EventHandler]]
     changes: LiveChanges
     wake_outbox: Wake
+    identity: IdentityDesk
 
 
 class Committer:
@@ -85,6 +88,7 @@ class Committer:
         self._event_handlers = listeners.event_handlers
         self._changes = listeners.changes
         self._wake_outbox = listeners.wake_outbox
+        self._identity = listeners.identity
         self._clock = clock
         self._twin_flush_s = twin_flush_s
         self._flushed_at_s = 0.0
@@ -110,23 +114,29 @@ class Committer:
             notices.clear()
             self._leases.check(tx)
             twin_rows.save(tx, dirty.values(), self._twin.encode_state, self._rules.encode_desk)
+            reached("ingest.after_twin_save")
             for lane in batch.renewed:
                 twin_rows.save_generation(tx, lane)
             for lane in batch.retired:
                 twin_rows.retire(tx, lane.device_id, batch.now_ms)
+                self._identity.retired(tx, lane.device_id, batch.now_ms)
             ingest_rows.save_spool_position(tx, self._spool_name, "twin", self.spool_end)
             ingest_rows.store_gaps(tx, batch.intake.gaps, batch.now_ms)
             ingest_rows.store_quarantined(tx, batch.intake.quarantined)
             self._store_events(tx, batch)
+            self._commands.record_keys(tx, [(lane.device_id, hello.command_keys) for lane, hello in batch.greeted])
             outcomes.extend(self._commands.record_replies(tx, batch.replies, batch.now_ms))
             notices.extend(self._dispatch.plan(tx, batch.decisions, batch.now_ms))
             self._tell_of_refused_emergencies(tx, batch)
             self._order_feedback(tx, batch)
             ingest_rows.answer_intents(tx, batch.answers, batch.now_ms)
+            self._identity.take(tx, batch.proven, batch.requests)
+            reached("ingest.before_sql_commit")
 
         async for attempt in stamina.retry_context(on=OperationalError, attempts=None, timeout=None, wait_max=1.0):
             with attempt:
                 await self._database.write(commit)
+        reached("ingest.after_sql_commit")
         self._flushed_at_s = self._clock.monotonic_s()
         self._acknowledger.committed(dirty.values(), self._flushed_at_s)
         metrics.COMMITS.inc()
@@ -140,10 +150,12 @@ class Committer:
 
         def append() -> int:
             self._spool.append(raw, [batch.now_ms] * len(raw))
+            reached("ingest.after_spool_append")
             return self._spool.sync()
 
         try:
             self.spool_end = await asyncio.get_running_loop().run_in_executor(self._spool_thread, append)
+            reached("ingest.after_spool_sync")
         except Exception as error:  # noqa: BLE001  # full or broken: telemetry waits on the devices, all else goes on
             metrics.SPOOL_REFUSED.inc(len(raw))
             _log.error("telemetry not taken: the spool refused it", error=str(error), messages=len(raw))
@@ -187,14 +199,11 @@ class Committer:
 
     def _order_feedback(self, tx: Connection, batch: Batch) -> None:
         """Show the caller in the room that a person accepted."""
-        for change in batch.decisions.calls:
-            command = self._rules.feedback(change)
-            if command is None:
-                continue
+        for device_id, command in batch.decisions.feedback:
             try:
-                self._commands.order(tx, change.device_id, command, actor="system", lifetime_s=FEEDBACK_LIFETIME_S)
+                self._commands.order(tx, device_id, command, actor="system", lifetime_s=FEEDBACK_LIFETIME_S)
             except (LookupError, ValueError) as error:
-                _log.warning("no feedback to the caller", device_id=change.device_id, error=str(error))
+                _log.warning("no feedback to the caller", device_id=device_id, error=str(error))
 
     def _announce(self, batch: Batch, notices: Sequence[dict[str, Any]], outcomes: Sequence[CommandOutcome]) -> None:
         if batch.decisions or batch.intake.quarantined:
@@ -228,3 +237,10 @@ class Committer:
                 },
             )
         self._intents.settled(batch.answers)
+        self._identity.committed(batch.proven, batch.requests, _to_disconnect(batch))
+
+
+def _to_disconnect(batch: Batch) -> set[str]:
+    """Devices that were revoked just now, or were heard although they are."""
+    revoked = {item.device_id for item, _, refused in batch.answers if item.name == "revoke" and refused is None}
+    return revoked | batch.intake.barred

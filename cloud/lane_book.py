@@ -7,8 +7,9 @@ import msgspec
 import structlog
 from sqlalchemy import RowMapping
 
-from cloud import metrics
+from cloud import metrics, presence_metrics
 from cloud.model import DeviceLane
+from cloud.presence import decode as decode_presence
 from cloud.rules.stage import Rules
 from cloud.schedule import Schedule
 from cloud.twin.stage import Twin
@@ -28,6 +29,7 @@ class LaneBook:
 
     def __init__(self, twin: Twin, rules: Rules, clock: Clock) -> None:
         self.lanes: dict[str, DeviceLane] = {}
+        presence_metrics.PRESENCE.books.add(self)
         self.schedule = Schedule()
         self.listening_since_ms: int | None = None
         """Business time since when devices can be heard; None while the link is down."""
@@ -60,6 +62,7 @@ class LaneBook:
             lane.desk = self._rules.new_desk()
             lane.generation, lane.storage_id = row["generation"], row["storage_id"]
             lane.retired = row["retired_at"] is not None
+            lane.revoked = row["revoked_at"] is not None
             if row["state"] is not None:
                 self._restore(lane, row)
             self.lanes[lane.device_id] = lane
@@ -85,6 +88,7 @@ class LaneBook:
             "version",
         ):
             setattr(lane, name, row[name])
+        lane.presence = decode_presence(row["presence"])
         lane.telemetry_committed_seq = lane.telemetry_seq
         lane.online = bool(row["online"])
 

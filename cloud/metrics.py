@@ -25,6 +25,12 @@ SIGNALS_DROPPED: Final = Counter(
 SPOOL_REFUSED: Final = Counter(
     "fleet_spool_refused_total", "Telemetry messages the spool did not take; devices keep them"
 )
+COMMANDS_REFUSED: Final = Counter(
+    "fleet_commands_refused_total", "Commands not taken because too many wait for their end", ["bound"]
+)
+COMMANDS_ENDED: Final = Counter(
+    "fleet_commands_ended_total", "Commands that ended, by status and reason", ["status", "reason"]
+)
 NOTIFY_SECONDS: Final = Histogram(
     "fleet_press_to_notified_seconds",
     "Emergency received to notification accepted",

@@ -7,10 +7,12 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
+from cloud.presence import Presence
+from fleet.credentials import CertificateRequest
 from fleet.envelope import Hello, Lane, Status
 from fleet.incident import AlarmEvent, AlarmState, CallState
 from fleet.kind import AlarmDefinition, CallStep, Need
-from fleet.messages import Reply
+from fleet.messages import Command, Reply
 
 
 class Inbound(msgspec.Struct, frozen=True, gc=False):
@@ -53,6 +55,13 @@ class DeviceLane:
     next_due_at: int | None = None
     version: int = 0
     retired: bool = False
+    revoked: bool = False
+    """Nobody may speak as this device: whatever comes is set aside and not acknowledged."""
+    presence: Presence = field(default_factory=Presence)
+    reading_before_at: int = 0
+    """The reading before the latest one, by its own time."""
+    data_at: int = 0
+    """When a reading last arrived, by our clock; not stored: after a start nobody is late at once."""
 
     def mark(self, lane: Lane) -> int:
         """Highest seq accepted in `lane`; every lower one is, too."""
@@ -102,6 +111,7 @@ class Heard:
     hello: Hello | None = None
     status: Status | None = None
     reply: Reply | None = None
+    request: CertificateRequest | None = None
     intent: "Intent | None" = None
     timer: bool = False
 
@@ -173,6 +183,8 @@ class Decisions:
     alarms: list[AlarmChange] = field(default_factory=list)
     calls: list[CallChange] = field(default_factory=list)
     needs: list[NeedChange] = field(default_factory=list)
+    feedback: list[tuple[str, Command]] = field(default_factory=list)
+    """(device id, command that shows the caller how far help is)."""
     attention: set[str] = field(default_factory=set)
     """Devices whose next due time may have changed."""
 
@@ -233,6 +245,8 @@ class Downstream:
 
     topic: str
     payload: bytes
+    expires_s: float | None = None
+    """Monotonic moment after which it is of no use; the broker is told, too. None: the link's own limit."""
 
 
 @dataclass(slots=True, frozen=True)

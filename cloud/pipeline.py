@@ -29,6 +29,7 @@ from cloud.batch import Batch
 from cloud.commit import Committer, Listeners
 from cloud.device_commands.service import DeviceCommands
 from cloud.dispatch.planner import Dispatch
+from cloud.identity.desk import IdentityDesk
 from cloud.ingest import repository as ingest_rows
 from cloud.ingest.acknowledger import Acknowledger
 from cloud.ingest.intake import Ingest, Intake
@@ -37,12 +38,15 @@ from cloud.intents import IntentDesk
 from cloud.lane_book import LaneBook
 from cloud.model import DeviceLane, EventHandler, Inbound, Intent
 from cloud.ports import Database, IntentRefusedError, Link, LiveChanges, TelemetrySpool, Wake
+from cloud.rules.identities import Answer
 from cloud.rules.stage import Rules
 from cloud.twin import repository as twin_rows
 from cloud.twin.stage import Twin
 from fleet import topics
 from fleet.clock import MILLISECONDS_PER_SECOND, Clock
+from fleet.envelope import Hello
 from fleet.kind import Kind
+from fleet.milestones import reached
 
 _log = structlog.get_logger(__name__)
 
@@ -79,6 +83,7 @@ class Pipeline:
         wake_outbox: Wake,
         clock: Clock,
         limits: PipelineLimits,
+        identity: IdentityDesk | None = None,
     ) -> None:
         self._link = link
         self._spool = spool
@@ -89,7 +94,7 @@ class Pipeline:
         self._clock = clock
         self._limits = limits
         self._twin = Twin(kinds)
-        self._rules = Rules(kinds)
+        self._rules = Rules(kinds, clock.speed)
         self._book = LaneBook(self._twin, self._rules, clock)
         self.lanes = self._book.lanes
         self._ingest = Ingest(self.lanes, kinds)
@@ -108,6 +113,7 @@ class Pipeline:
                 event_handlers=event_handlers,
                 changes=changes,
                 wake_outbox=wake_outbox,
+                identity=identity or IdentityDesk(),
             ),
             clock=clock,
             twin_flush_s=limits.twin_flush_s,
@@ -149,7 +155,11 @@ class Pipeline:
             return
         batch = await self._decide(messages, due, intents, now_ms)
         await self._committer.make_durable(batch)
+        if messages:
+            reached("ingest.before_puback")
         self._link.acknowledge(messages)
+        if messages:
+            reached("ingest.after_puback")
         self._publish(batch)
 
     async def _sleep(self, now_ms: int) -> None:
@@ -172,6 +182,8 @@ class Pipeline:
         self, messages: Sequence[Inbound], due: Sequence[str], intents: Sequence[Intent], now_ms: int
     ) -> Batch:
         intake = self._ingest.accept(messages, now_ms)
+        if messages:
+            reached("ingest.after_decode")
         if intake.unknown:
             await self._learn(intake, now_ms)
         batch = Batch(messages, now_ms, intake)
@@ -229,24 +241,36 @@ class Pipeline:
             if alive:
                 lane.last_heard_at = batch.now_ms
             if heard.hello is not None:
-                if heard.hello.storage_id != lane.storage_id:
-                    # New storage, new keys: marks start again, and an old storage can't speak for this device any more.
-                    lane.storage_id = heard.hello.storage_id
-                    lane.generation += 1
-                    lane.emergency_seq = lane.event_seq = lane.telemetry_seq = 0
-                    batch.renewed.append(lane)
-                batch.greeted.append((lane, heard.hello.nonce))
-                self._twin.on_hello(lane, batch.now_ms)
+                self._greet(lane, heard.hello, batch)
             elif heard.status is not None:
                 before = lane.online
                 self._twin.on_status(lane, heard.status, batch.now_ms)
                 if lane.online != before:
                     batch.linked.append(lane)
+                    if before:
+                        self._rules.on_dropped(lane, batch.now_ms, batch.decisions)
             elif heard.reply is not None:
                 batch.replies.append(heard.reply)
+            elif heard.request is not None:
+                batch.requests.append(heard.request)
             if alive:
                 self._rules.on_heard(lane, batch.now_ms, batch.decisions)
             self._touch(lane)
+
+    def _greet(self, lane: DeviceLane, hello: Hello, batch: Batch) -> None:
+        answer = self._rules.on_hello(lane, hello, batch.now_ms, batch.decisions)
+        if answer is Answer.GRANT:
+            # New storage, new keys: marks start again, and an old storage can't speak for this device any more.
+            lane.storage_id = hello.storage_id
+            lane.generation += 1
+            lane.emergency_seq = lane.event_seq = lane.telemetry_seq = 0
+            lane.presence.renewed()
+            batch.renewed.append(lane)
+        if answer is not Answer.NOTHING:
+            batch.greeted.append((lane, hello))
+        if hello.certificate:
+            batch.proven.append((lane.device_id, hello.certificate))
+        self._twin.on_hello(lane, hello, batch.now_ms)
 
     def _obey(self, item: Intent, batch: Batch) -> None:
         lane = self.lanes.get(item.device_id)
@@ -275,8 +299,9 @@ class Pipeline:
         real_s = self._clock.monotonic_s()
         metrics.observe(intake)
         if self._link.connected:  # no welcome while emergencies can't be heard: the device says hello again
-            for lane, nonce in batch.greeted:
-                self._acknowledger.welcome(lane, nonce, batch.now_ms)
+            for lane, hello in batch.greeted:
+                if not lane.revoked:
+                    self._acknowledger.welcome(lane, hello.nonce, batch.now_ms, hello.command_keys)
         for accepted in intake.events:
             intake.ack(accepted.lane.device_id).urgent = True
         for reply in batch.replies:
@@ -284,7 +309,12 @@ class Pipeline:
             draft.urgent = True
             draft.replies.append(reply.command_id)
         self._acknowledger.note(intake, real_s)
-        self._link.publish(self._acknowledger.due(real_s, self.lanes))
+        acknowledgements = self._acknowledger.due(real_s, self.lanes)
+        if acknowledgements:
+            reached("ingest.before_acknowledgement")
+        self._link.publish(acknowledgements)
+        if acknowledgements:
+            reached("ingest.after_acknowledgement")
 
     # --- start, and what happens rarely ------------------------------------------------------------------------
 
@@ -322,7 +352,7 @@ class Pipeline:
             if not spooled.envelopes:
                 break
             now_ms = self._clock.now_ms()
-            intake = self._ingest.accept(_as_inbound(spooled.envelopes), now_ms, unknown_is_final=True)
+            intake = self._ingest.accept(_as_inbound(spooled.envelopes), now_ms, unknown_is_final=True, replayed=True)
             batch = Batch((), now_ms, intake)
             intake.quarantined.clear()  # it was accepted once; whatever is odd now was stored then
             self._fold_telemetry(batch)

@@ -7,7 +7,9 @@ from sqlalchemy import Connection
 
 from cloud.model import Downstream, Inbound, Notification
 from cloud.signals import Heard, Topic
+from fleet.envelope import CommandKeys
 from fleet.messages import Command
+from fleet.signing import Signer
 
 T = TypeVar("T")
 
@@ -119,6 +121,36 @@ class SeriesPoint(Protocol):
     fields: dict[str, Any]
 
 
+class SigningKeys(Protocol):
+    """The keys that sign for devices (`cloud.device_commands.keys`); `trusted` are the ids a device last listed."""
+
+    @property
+    def version(self) -> int:
+        """Grows with every change; 0: never changed, nothing to announce."""
+        ...
+
+    @property
+    def announced_ids(self) -> tuple[str, ...]:
+        """Ids that every device should trust, sorted."""
+        ...
+
+    def refresh(self) -> bool:
+        """Look whether the keys were changed; whether they were."""
+        ...
+
+    def for_command(self, trusted: Collection[str]) -> tuple[str, Signer]:
+        """(key id, key) for a command."""
+        ...
+
+    def for_welcome(self, trusted: Collection[str]) -> tuple[str, Signer]:
+        """(key id, key) for a welcome."""
+        ...
+
+    def announcement(self, trusted: Collection[str]) -> CommandKeys | None:
+        """What a welcome must announce; None without news for this device."""
+        ...
+
+
 class CommandSender(Protocol):
     """Sends signed, expiring commands to devices and knows their outcome (`cloud/device_commands/`)."""
 
@@ -129,7 +161,8 @@ class CommandSender(Protocol):
 
         Raises:
             LookupError: no such device.
-            ValueError: the device's kind has no such command, or its queue is full.
+            ValueError: the device's kind has no such command.
+            CommandQueueFullError: a ValueError; too many commands of this device or this person wait for their end.
         """
         ...
 
@@ -137,9 +170,21 @@ class CommandSender(Protocol):
         """Wake the sender; call it when the transaction that ordered a command is committed."""
         ...
 
+    async def cancel(self, command_id: str, also: Callable[[Connection], None]) -> bool:
+        """End a command that is still queued, and do `also` in the same transaction; False if it is not any more."""
+        ...
+
     async def outcome(self, command_id: str, wait_s: float) -> tuple[str, str]:
         """(status, reason) now, or as soon as it is final within `wait_s` real seconds."""
         ...
+
+
+class CommandQueueFullError(ValueError):
+    """Too many commands wait for their end. `bound` is `device`, `urgent` or `actor`."""
+
+    def __init__(self, bound: str, message: str) -> None:
+        super().__init__(message)
+        self.bound = bound
 
 
 class LaneIntents(Protocol):

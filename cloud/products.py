@@ -1,5 +1,6 @@
 """The product services of one process, and what they want to hear of in the pipeline's commit."""
 
+import secrets
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from cloud.api.changes import Changes
 from cloud.api.services import Services
 from cloud.calls.service import CallService
 from cloud.devices.service import DeviceService
+from cloud.enrolment.service import EnrolmentService, Trust
 from cloud.inbox.service import InboxService
 from cloud.meals import sales
 from cloud.meals.service import MealService
@@ -51,9 +53,11 @@ def add_services(
     series: SeriesStore,
     changes: Changes,
     new_id: Callable[[], str],
+    enrolment: EnrolmentService | None = None,
 ) -> None:
     """Make every product service and tell `handlers` what it listens to."""
     services.add(DeviceService(database, clock, series, commands, intents))
+    services.add(enrolment or EnrolmentService(database, clock, clock.now_ms, new_id, secrets.token_bytes, Trust()))
     services.add(AlarmService(database, clock, intents))
     services.add(CallService(database, clock, intents))
     services.add(InboxService(database, clock))

@@ -25,6 +25,18 @@ class CloudSettings(BaseSettings):
     broker_certificate_file: Path | None = None
     broker_key_file: Path | None = None
 
+    broker_pid_file: Path | None = None
+    """The broker's process id, for the signal that makes it read a new revocation list."""
+    broker_reload_command: str = ""
+    """What does the same where the broker is another user's or another machine's; run without a shell."""
+
+    devices_broker_host: str = ""
+    """Under which name boxes reach the broker; they are told at their enrolment. Empty: the host of `public_url`."""
+    devices_broker_port: Annotated[int, Field(ge=1, le=65535)] = 8883
+
+    pki_directory: Path | None = None
+    """Folder of `fleet pki`. Set where devices' certificates are signed and revoked: role `api` (or `all`)."""
+
     command_key_file: Path | None = None
     """PEM of the Ed25519 key that signs commands. Empty: made in the data directory at the first start."""
 

@@ -8,29 +8,37 @@ overlap; what it wants acknowledged to the hardware is written only after its ev
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
+from edge.acknowledgements import is_genuine
 from edge.batch import TelemetryBatch
+from edge.command_keys import TrustedKeys
+from edge.credentials import Credentials, boot_id_of
 from edge.downlink import Downlink
 from edge.event_keeper import EventKeeper
 from edge.journal import Journal
-from edge.link import Link, LinkError, Session
+from edge.link import IdentityRefusedError, Link, LinkError, RenewConnectionError, Session, leaf_of
+from edge.reconnect import pause_s
 from edge.records import JournalFullError, Row
+from edge.renewal import TryNewCertificateError
+from edge.supervision import OnFailure, supervised
+from edge.telemetry_keeper import TelemetryKeeper
 from edge.timing import Timing
 from edge.transports import Line
 from edge.trusted_time import CorrectedClock, TrustedTime
-from edge.uplink import RenewConnectionError, Uplink
+from edge.uplink import Uplink
+from edge.vitals import LineVitals
 from fleet.clock import MILLISECONDS_PER_SECOND, Clock
-from fleet.envelope import EnvelopeError, Lane, Welcome, decode_downlink, encode
+from fleet.envelope import EnvelopeError, Welcome, decode_downlink, encode
 from fleet.kind import Driver, DriverOutput, Kind
 from fleet.messages import CLOCK_SKEW_FUTURE_S_MAX, CLOCK_SKEW_PAST_S_MAX
+from fleet.milestones import reached
 from fleet.randomness import Randomness
-from fleet.signing import Verifier
 from fleet.topics import DownChannel, UpChannel
 
 _log = logging.getLogger(__name__)
@@ -50,10 +58,13 @@ _type_decoder = msgspec.json.Decoder(_TypeOnly)
 class AgentSettings:
     """What differs between devices and processes, next to the device itself."""
 
-    verifiers: Mapping[str, Verifier]
+    keys: TrustedKeys
     firmware: str = ""
     timing: Timing = field(default_factory=Timing)
     first_connect_within_s: float = 0.0
+    credentials: Credentials = field(default_factory=Credentials)
+    on_failure: OnFailure = lambda _: None
+    """Hears of a task's death before anything is cleaned up."""
 
 
 class EdgeAgent:
@@ -80,24 +91,53 @@ class EdgeAgent:
         self._line = line
         self._link = link
         self._journal = journal
+        self._wall = clock
         self._trusted_time = TrustedTime(clock)
         self._clock = CorrectedClock(clock, self._trusted_time)
         self._randomness = randomness
         self._settings = settings
         self._timing = settings.timing
         age_s_max = min(settings.timing.telemetry_age_business_s_max, kind.silent_after_s / 3)
-        self._batch = TelemetryBatch(kind.readings_per_message, age_s_max)
-        self._batch_wake = asyncio.Event()
+        self._telemetry = TelemetryKeeper(
+            device_id,
+            TelemetryBatch(kind.readings_per_message, age_s_max),
+            journal,
+            self._clock,
+            self._timing.journal_retry_s,
+            self.counts,
+            flows=lambda: self.uplink is not None and self.uplink.telemetry_flows,
+        )
         self._timer_wake = asyncio.Event()
         self._acknowledged: asyncio.Queue[Row] = asyncio.Queue(_ACKNOWLEDGED_MAX)
         self._events = EventKeeper(device_id, journal, self._timing.journal_retry_s, self.counts, line.write)
+        self._ending = False
         self.uplink: Uplink | None = None
         self.downlink: Downlink | None = None
+        self.vitals = LineVitals(clock.monotonic_s)
+        self.welcomed_s: float | None = None
+        """Monotonic moment since which `connected` holds."""
+        self.link_error = ""
+        """Why the last connection ended or could not be made."""
+
+    def trusted_ms(self) -> int | None:
+        """The cloud's time; None before the first welcome."""
+        return self._trusted_time.latest_ms()
+
+    @property
+    def clock_is_trusted(self) -> bool:
+        """Whether the cloud vouched for the time since this start."""
+        return self._trusted_time.latest_ms() is not None
+
+    @property
+    def clock_off_by_s(self) -> float | None:
+        """The box's wall clock against trusted time, business seconds; None before the first welcome."""
+        likely_ms, _ = self._trusted_time.likely_ms()
+        return None if likely_ms is None else round((self._wall.now_ms() - likely_ms) / MILLISECONDS_PER_SECOND, 1)
 
     def statistics(self) -> Counter[str]:
         """Everything this agent counted; refused and ignored commands under `command_…`."""
         result = self.counts.copy()
-        result["readings_lost"] = self._batch.lost
+        result["readings_lost"] = self._telemetry.lost
         if self.uplink is not None:
             result.update(self.uplink.counts)
         if self.downlink is not None:
@@ -114,10 +154,13 @@ class EdgeAgent:
             self._clock,
             self._randomness,
             timing=self._timing,
-            verifiers=self._settings.verifiers,
+            keys=self._settings.keys,
             trusted_time=self._trusted_time,
             firmware=self._settings.firmware,
+            boot_id=await boot_id_of(self._journal, record),
+            certificate=self._settings.credentials.certificate,
             on_committed_in_cloud=self._on_committed_in_cloud,
+            on_telemetry_flows=self._telemetry.wake,
         )
         downlink = self.downlink = Downlink(
             self.device_id,
@@ -125,25 +168,37 @@ class EdgeAgent:
             self._journal,
             self._clock,
             timing=self._timing,
-            verifiers=self._settings.verifiers,
+            keys=self._settings.keys,
             trusted_time=self._trusted_time,
             generation=lambda: uplink.generation,
+            ask_time=uplink.ask_time,
         )
         await downlink.restore()
+        await self._telemetry.restore()
         driver = self._create_driver(self.device_id)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._run_line(driver))
-                group.create_task(self._run_timers(driver))
-                group.create_task(self._events.run())
-                group.create_task(self._run_telemetry())
-                group.create_task(self._run_acknowledged(driver))
-                group.create_task(self._run_connections(driver, uplink, downlink))
+                for work in (
+                    self._note_end(),
+                    self._run_line(driver),
+                    self._run_timers(driver),
+                    self._events.run(),
+                    self._telemetry.run(),
+                    self._run_acknowledged(driver),
+                    self._run_connections(driver, uplink, downlink),
+                ):
+                    group.create_task(supervised(work, self._settings.on_failure))
         finally:
             self.connected = False
             with suppress(JournalFullError):
-                while len(self._batch):
-                    await self._journal_batch()
+                await self._telemetry.keep()
+
+    async def _note_end(self) -> None:
+        self._ending = False
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self._ending = True
 
     # --- hardware ---------------------------------------------------------------------------------------------
 
@@ -151,12 +206,19 @@ class EdgeAgent:
         while True:
             try:
                 await self._line.open()
-                await self._handle(driver.on_start(self._clock.now_ms()))
+                self.vitals.opened()
+                with self.vitals.working():
+                    await self._handle(driver.on_start(self._clock.now_ms()))
                 while data := await self._line.read():
-                    await self._handle(driver.on_bytes(data, self._clock.now_ms()))
+                    self.vitals.heard()
+                    with self.vitals.working():
+                        await self._handle(driver.on_bytes(data, self._clock.now_ms()))
             except OSError as error:
-                _log.warning("%s: line failed: %s", self.device_id, error)
+                if str(error) != self.vitals.error:  # a port that is missing for days is told once
+                    _log.warning("%s: line failed: %s", self.device_id, error)
+                self.vitals.failed(str(error))
             finally:
+                self.vitals.ended()
                 self._line.close()
             self.counts["line_reopened"] += 1
             await asyncio.sleep(self._timing.line_reopen_s)
@@ -188,10 +250,8 @@ class EdgeAgent:
         if output.to_hardware:
             self._line.write(output.to_hardware)
         now_ms = self._clock.now_ms()
-        for reading in output.readings:
-            self._batch.add(reading, now_ms)
         if output.readings:
-            self._batch_wake.set()
+            self._telemetry.add(output.readings)
         if output.events or output.after_commit:
             events = [(self._believable(at, now_ms), event) for at, event in output.events]
             await self._events.keep(events, output.after_commit)
@@ -210,30 +270,6 @@ class EdgeAgent:
         assert self.uplink is not None
         self.uplink.offer(row)
 
-    async def _run_telemetry(self) -> None:
-        while True:
-            self._batch_wake.clear()
-            wait_ms = self._batch.wait_ms(self._clock.now_ms())
-            if wait_ms == 0:
-                try:
-                    await self._journal_batch()
-                except JournalFullError:
-                    self.counts["telemetry_postponed"] += 1
-                    await asyncio.sleep(self._timing.journal_retry_s)
-                continue
-            with suppress(TimeoutError):
-                async with asyncio.timeout(
-                    None if wait_ms is None else wait_ms / MILLISECONDS_PER_SECOND / self._clock.speed
-                ):
-                    await self._batch_wake.wait()
-
-    async def _journal_batch(self) -> None:
-        occurred_at, payload, count = self._batch.peek()
-        lost = self._batch.lost
-        await self._journal.append(self.device_id, Lane.TELEMETRY, occurred_at, payload)
-        self._batch.remove(max(0, count - (self._batch.lost - lost)), self._clock.now_ms())
-        self.counts["readings"] += count
-
     def _on_committed_in_cloud(self, row: Row) -> None:
         try:
             self._acknowledged.put_nowait(row)
@@ -250,22 +286,33 @@ class EdgeAgent:
 
     async def _run_connections(self, driver: Driver, uplink: Uplink, downlink: Downlink) -> None:
         await self._pause(self._randomness.uniform(0, self._settings.first_connect_within_s), uplink, attempts=0)
-        attempts = 0
+        attempts = refusals = 0
+        turn_drawn = False
         while True:
             renew = False
+            made = self.counts["connects"]
             try:
                 await self._connect(driver, uplink, downlink, attempts)
             except* LinkError as errors:
-                renew = errors.subgroup(RenewConnectionError) is not None
-                _log.info("%s: link: %s", self.device_id, errors.exceptions[0])
+                renew = errors.subgroup((RenewConnectionError, TryNewCertificateError)) is not None
+                refusals = refusals + 1 if errors.subgroup(IdentityRefusedError) is not None else 0
+                known, self.link_error = self.link_error, str(leaf_of(errors))
+                level = logging.ERROR if refusals and self.link_error != known else logging.INFO
+                _log.log(level, "%s: link: %s", self.device_id, self.link_error)
+            if self._ending:  # a task group that fails while it is cancelled tells of the failure alone (Python 3.11)
+                raise asyncio.CancelledError
             attempts = 0 if uplink.welcomed else attempts + 1
+            self._settings.credentials.ended()
             self.connected = uplink.welcomed = False
             self.counts["disconnects"] += 1
             if not renew:
-                await self._pause(self._randomness.uniform(0, self._timing.reconnect_jitter_s), uplink, attempts)
+                turn_drawn = turn_drawn and self.counts["connects"] == made
+                turn_s = pause_s(self._timing.reconnect_jitter_s, self._randomness, failed=turn_drawn)
+                turn_drawn = True
+                await self._pause(turn_s + self._timing.refused_pause_s(refusals), uplink, attempts)
 
     async def _pause(self, seconds: float, uplink: Uplink, attempts: int) -> None:
-        """Full jitter; an emergency that waits cuts it short to almost nothing, backing off while attempts fail."""
+        """Wait; an emergency that waits cuts it short to almost nothing, backing off while attempts fail."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await uplink.emergency_waiting.wait()
@@ -287,6 +334,7 @@ class EdgeAgent:
         return session
 
     async def _connect(self, driver: Driver, uplink: Uplink, downlink: Downlink, attempts: int) -> None:
+        credentials = self._settings.credentials
         async with AsyncExitStack() as stack:
             session = await self._open(stack, uplink, attempts)
             self.counts["connects"] += 1
@@ -295,6 +343,7 @@ class EdgeAgent:
                     group.create_task(self._receive(session, driver, uplink, downlink))
                     group.create_task(uplink.run(session))
                     group.create_task(downlink.run(session))
+                    group.create_task(credentials.run(session, self._trusted_time, uplink.emergency_waiting.is_set))
             except asyncio.CancelledError:
                 with suppress(LinkError, TimeoutError):
                     async with asyncio.timeout(self._timing.farewell_s):
@@ -306,7 +355,12 @@ class EdgeAgent:
             if channel is DownChannel.COMMAND:
                 accepted = await downlink.on_order(data)
                 if accepted is not None:
+                    reached("edge.command.before_execute")
                     await self._handle(driver.on_command(*accepted, self._clock.now_ms()))
+                    reached("edge.command.after_execute")
+                continue
+            if channel is DownChannel.CERTIFICATE:
+                self._settings.credentials.on_answer(data)
                 continue
             try:
                 message = decode_downlink(data)
@@ -316,10 +370,17 @@ class EdgeAgent:
                 continue
             if isinstance(message, Welcome):
                 await uplink.on_welcome(message)
+                self._telemetry.wake()
+                if uplink.welcomed and not self.connected:
+                    self.welcomed_s = self._clock.monotonic_s()
                 self.connected = uplink.welcomed
+                if uplink.welcomed:
+                    self._settings.credentials.welcomed()
             else:
                 await uplink.on_acknowledgement(message)
-                await downlink.on_replies_acknowledged(message.replies)
+                self._telemetry.wake()
+                if message.replies and is_genuine(message, self.device_id, self._settings.keys.verifiers):
+                    await downlink.on_replies_acknowledged(message.replies)
         raise LinkError("the connection ended")
 
 

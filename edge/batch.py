@@ -1,6 +1,8 @@
 """Readings of one device waiting to share a telemetry message; pure."""
 
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from fleet.clock import MILLISECONDS_PER_SECOND
@@ -8,20 +10,31 @@ from fleet.envelope import READINGS_PER_MESSAGE_MAX
 from fleet.messages import Reading
 
 PAYLOAD_BYTES_MAX: Final = 60_000  # leaves the envelope its place in a message
-_WAITING_MAX: Final = 4 * READINGS_PER_MESSAGE_MAX
+_WAITING_MAX: Final = 16 * READINGS_PER_MESSAGE_MAX
+
+
+@dataclass(slots=True)
+class WaitingReading:
+    """One reading; `number` is its id in the journal once it is kept there."""
+
+    at: int
+    payload: bytes
+    number: int | None = None
 
 
 class TelemetryBatch:
     """At most `readings_per_message` readings leave together; none waits longer than `age_s_max` (business).
 
-    Readings are in memory only until they are taken: a crash may cost those of the last `age_s_max`.
+    While the lane does not flow (nobody takes its messages) as many as a message can hold share one, however old they
+    get: what piles up in days offline is then delivered in seconds.
     """
 
     def __init__(self, readings_per_message: int, age_s_max: float) -> None:
         self._per_message = min(readings_per_message, READINGS_PER_MESSAGE_MAX)
         self._age_ms_max = round(age_s_max * MILLISECONDS_PER_SECOND)
-        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._waiting: deque[WaitingReading] = deque()
         self._oldest_added_ms = 0
+        self._piled_up = False
         self.lost = 0
         """Readings discarded because the journal took none for too long."""
 
@@ -33,34 +46,48 @@ class TelemetryBatch:
         if not self._waiting:
             self._oldest_added_ms = now_ms
         elif len(self._waiting) == _WAITING_MAX:
-            self._waiting.popleft()
-            self.lost += 1
-        self._waiting.append((reading.at, reading.model_dump_json().encode()))
+            self.lost += self._waiting.popleft().number is None  # a kept one goes with the next start's message
+        self._waiting.append(WaitingReading(reading.at, reading.model_dump_json().encode()))
 
-    def wait_ms(self, now_ms: int) -> int | None:
-        """Business ms until a message should leave, 0 for now, None without readings."""
+    def restore(self, kept: Sequence[tuple[int, int, bytes]], now_ms: int) -> None:
+        """(number, at, JSON) of readings that the journal kept over a restart, oldest first."""
+        self._waiting.extendleft(WaitingReading(at, payload, number) for number, at, payload in reversed(kept))
+        self._oldest_added_ms = now_ms
+
+    def not_kept(self) -> list[WaitingReading]:
+        """Readings that are in memory only."""
+        return [reading for reading in self._waiting if reading.number is None]
+
+    def wait_ms(self, now_ms: int, *, flows: bool = True) -> int | None:
+        """Business ms until a message should leave, 0 for now, None if nothing is due by itself."""
         if not self._waiting:
+            self._piled_up = False
             return None
-        if len(self._waiting) >= self._per_message:
+        self._piled_up = self._piled_up or not flows
+        if len(self._waiting) >= (self._per_message if flows else READINGS_PER_MESSAGE_MAX):
             return 0
+        if not flows:
+            return None
         # A clock that was set back must not keep readings for ever.
         return min(self._age_ms_max, max(0, self._oldest_added_ms + self._age_ms_max - now_ms))
 
-    def peek(self) -> tuple[int, bytes, int]:
-        """(occurred_at, payload, how many readings) of the next message, oldest first; nothing is removed."""
-        chosen: list[tuple[int, bytes]] = []
+    def peek(self) -> tuple[int, bytes, list[WaitingReading]]:
+        """(occurred_at, payload, its readings) of the next message, oldest first; nothing is removed."""
+        most = READINGS_PER_MESSAGE_MAX if self._piled_up else self._per_message
+        chosen: list[WaitingReading] = []
         size = 0
-        for at, reading in self._waiting:
-            if len(chosen) == self._per_message or (chosen and size + len(reading) + 1 > PAYLOAD_BYTES_MAX):
+        for reading in self._waiting:
+            if len(chosen) == most or (chosen and size + len(reading.payload) + 1 > PAYLOAD_BYTES_MAX):
                 break
-            chosen.append((at, reading))
-            size += len(reading) + 1
-        chosen.sort(key=lambda item: item[0])
-        payload = b'{"readings":[' + b",".join(reading for _, reading in chosen) + b"]}"
-        return chosen[-1][0], payload, len(chosen)
+            chosen.append(reading)
+            size += len(reading.payload) + 1
+        chosen.sort(key=lambda reading: reading.at)
+        payload = b'{"readings":[' + b",".join(reading.payload for reading in chosen) + b"]}"
+        return chosen[-1].at, payload, chosen
 
-    def remove(self, count: int, now_ms: int) -> None:
-        """The oldest `count` readings are in the journal."""
-        for _ in range(count):
+    def remove(self, taken: Sequence[WaitingReading], now_ms: int) -> None:
+        """These are in the journal as a message."""
+        gone = {id(reading) for reading in taken}
+        while self._waiting and id(self._waiting[0]) in gone:
             self._waiting.popleft()
         self._oldest_added_ms = now_ms

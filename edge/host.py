@@ -10,10 +10,13 @@ from typing import Final
 
 import devices
 from edge.agent import AgentSettings, EdgeAgent
+from edge.command_keys import TrustedKeys
+from edge.credentials import Credentials
 from edge.identity import Identity
 from edge.journal import Journal
 from edge.link import Link
-from edge.records import Bounds, JournalCorruptError
+from edge.records import Bounds, JournalCorruptError, JournalReturnedError
+from edge.supervision import OnFailure, supervised
 from edge.timing import Timing
 from edge.transports import Line
 from fleet.clock import Clock
@@ -36,6 +39,12 @@ class Statistics:
     pending: Mapping[Lane, int]
     evicted: Mapping[Lane, int]
     reserved: int
+    in_memory: int
+    """Emergencies that only this process knows: the disk takes nothing."""
+    reserve_skipped: int
+    set_aside: int
+    """Messages nobody would take, kept for people (`Journal.set_aside_messages`)."""
+    journal_absent: bool
     commits: int
     counts: Mapping[str, int]
     """Everything else the agents counted, summed over the devices."""
@@ -54,6 +63,7 @@ class EdgeHost:
         timing: Timing | None = None,
         first_connect_within_s: float = 0.0,
         firmware: str = "",
+        on_failure: OnFailure = lambda _: None,
     ) -> None:
         """Opens the journal.
 
@@ -65,6 +75,7 @@ class EdgeHost:
             timing: rhythms of the agents.
             first_connect_within_s: first connections are spread over this time; 0 for a single device.
             firmware: reported to the cloud.
+            on_failure: hears of a task's death before anything is cleaned up.
 
         Raises:
             JournalError: the journal cannot be opened.
@@ -73,6 +84,7 @@ class EdgeHost:
         self._randomness = randomness
         self._journal_path = journal_path
         self._bounds = bounds
+        self._on_failure = on_failure
         self._timing = timing or Timing()
         self._first_connect_within_s = first_connect_within_s
         self._firmware = firmware
@@ -102,6 +114,11 @@ class EdgeHost:
         self._stop.set()
 
     @property
+    def journal(self) -> Journal:
+        """The present one: a damaged journal is replaced while the host runs."""
+        return self._journal
+
+    @property
     def agents(self) -> Mapping[str, EdgeAgent]:
         """Running agents by device id."""
         return self._agents
@@ -111,7 +128,8 @@ class EdgeHost:
 
         A journal that turns out to be damaged is set aside and begun anew, and the agents start again.
         """
-        for remaining in reversed(range(_REOPENS_MAX + 1)):
+        remaining = _REOPENS_MAX
+        while True:
             damaged: BaseExceptionGroup[JournalCorruptError] | None = None
             try:
                 await self._run_once()
@@ -119,15 +137,17 @@ class EdgeHost:
                 damaged = errors
             if damaged is None:
                 return
-            if not remaining:
-                raise damaged
-            self._journal = Journal(self._journal_path, bounds=self._bounds)
+            if damaged.split(JournalReturnedError)[1] is not None:
+                if not remaining:
+                    raise damaged
+                remaining -= 1
+            self._journal = Journal(self._journal_path, bounds=self._bounds, in_memory=self._journal.in_memory)
 
     async def _run_once(self) -> None:
         journal = self._journal
         try:
             async with asyncio.TaskGroup() as outer:
-                outer.create_task(journal.run())
+                outer.create_task(supervised(journal.run(), self._on_failure))
                 try:
                     async with asyncio.TaskGroup() as group:
                         self._group = group
@@ -155,18 +175,25 @@ class EdgeHost:
             self._clock,
             self._randomness,
             AgentSettings(
-                verifiers=identity.verifiers,
+                keys=TrustedKeys(identity.verifiers, self._keys_path(device_id)),
                 firmware=self._firmware,
                 timing=self._timing,
                 first_connect_within_s=self._first_connect_within_s,
+                credentials=identity.credentials or Credentials(),
+                on_failure=self._on_failure,
             ),
         )
         self._agents[device_id] = agent
         self._tasks.append(group.create_task(agent.run(), name=f"agent {device_id}"))
 
+    def _keys_path(self, device_id: str) -> Path:
+        """Beside the journal, not in it: keys that were withdrawn stay so when a damaged journal is begun anew."""
+        return self._journal_path.with_name(f"command-keys-{device_id}.json")
+
     async def statistics(self) -> Statistics:
         """What happened so far; while the host runs."""
         in_journal = await self._journal.read(lambda store: store.counts())
+        set_aside = await self._journal.read(lambda store: store.set_aside_count())
         pending = dict.fromkeys(Lane, 0)
         evicted = dict.fromkeys(Lane, 0)
         for lanes in in_journal.values():
@@ -185,6 +212,10 @@ class EdgeHost:
             pending=pending,
             evicted=evicted,
             reserved=self._journal.reserved,
+            in_memory=len(self._journal.in_memory),
+            reserve_skipped=self._journal.reserve_skipped,
+            set_aside=set_aside,
+            journal_absent=self._journal.absent,
             commits=self._journal.commits,
             counts=dict(counts),
         )

@@ -12,17 +12,30 @@ import logging
 import secrets
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from edge.journal_store import JournalStore, is_corruption
-from edge.records import Bounds, CommandRecord, DeviceRecord, JournalCorruptError, JournalError, JournalFullError, Row
-from edge.reserve import Reserve, ReservedRow
-from edge.salvage import set_database_aside
+from edge.journal_writer import Append, JournalWriter, Resend
+from edge.opening import AbsentStore, open_present_store, open_store
+from edge.records import (
+    Admission,
+    Bounds,
+    CommandRecord,
+    DeviceRecord,
+    JournalCorruptError,
+    JournalError,
+    JournalFullError,
+    JournalReturnedError,
+    Row,
+)
+from edge.reserve import EmergencyReserve, ReservedRow
+from edge.set_aside_table import SetAside
 from fleet.envelope import Lane
 
 T = TypeVar("T")
@@ -33,22 +46,10 @@ _AT_ONCE_S: Final = 0.0
 _SOON_S: Final = 0.01
 _HOUSEKEEPING_S: Final = 0.5
 _RETRY_S: Final = 2.0
+_RETURN_S: Final = 5.0
 _BATCH_MAX: Final = 1024
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Append:
-    device_id: str
-    boots: int
-    lane: Lane
-    occurred_at: int
-    payload: bytes
-    event_id: str | None
-
-    def __call__(self, store: JournalStore) -> Row | None:
-        return store.append(self.device_id, self.boots, self.lane, self.occurred_at, self.payload, self.event_id)
 
 
 @dataclass(slots=True)
@@ -60,8 +61,19 @@ class _Write(Generic[T]):
 class Journal:
     """One per process. `run` must run while the other coroutines are used."""
 
-    def __init__(self, path: Path, *, bounds: Bounds | None = None, make_id: Callable[[], str] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        bounds: Bounds | None = None,
+        make_id: Callable[[], str] | None = None,
+        in_memory: tuple[ReservedRow, ...] = (),
+    ) -> None:
         """Open the database at `path` (its folder is made), after setting a damaged one aside.
+
+        On a full, read-only or failing disk the journal works without one: it takes emergencies alone, and `run` ends
+        with JournalReturnedError as soon as there is a database. `in_memory` is what an earlier journal of this
+        process could store nowhere.
 
         Raises:
             JournalError: another process holds the journal, or a newer release wrote it.
@@ -69,48 +81,49 @@ class Journal:
         self._path = path
         self._bounds = bounds or Bounds()
         self._make_id = make_id or (lambda: secrets.token_hex(16))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.store = self._open()
-        self._reserve = self._open_reserve()
+        self.store = open_store(path, self._bounds, self._make_id)
+        self._reserve = EmergencyReserve(path.with_name(path.name + ".reserve"))
+        self._reserve.take_over(in_memory)
+        self._writer = JournalWriter(self.store, self._reserve)
+        self._unstored = self._writer.unstored
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._writes: deque[_Write[Any]] = deque()
         self._acknowledged: dict[tuple[str, Lane], int] = {}
         self._devices: dict[str, tuple[DeviceRecord, Listener]] = {}
         self._last_seqs: dict[tuple[str, Lane], int] = {}
-        self._unstored: dict[str, DeviceRecord] = {}
         self._due_s: float | None = None
         self._wake = asyncio.Event()
         self._closing = False
-        self._merge_reserve()
+        self._ended = False
+        self._told = ""
         self.journalled = 0
-        self.reserved = 0
         self.commits = 0
         self.refused = 0
 
-    def _open(self) -> JournalStore:
-        try:
-            return JournalStore(self._path, self._bounds, self._make_id)
-        except JournalCorruptError as error:
-            aside = set_database_aside(self._path)
-            _log.error("journal damaged, set aside as %s: %s", aside.path.name, error)
-            store = JournalStore(self._path, self._bounds, self._make_id)
-            store.begin()
-            carried = aside.carry_into(store)
-            store.commit()
-            _log.warning("carried %d messages over from the damaged journal", carried)
-            return store
-
-    def _open_reserve(self) -> Reserve | None:
-        try:
-            return Reserve(self._path.with_name(self._path.name + ".reserve"))
-        except OSError as error:
-            _log.error("no emergency reserve: %s", error)
-            return None
+    @property
+    def absent(self) -> bool:
+        """Whether there is no database: the disk is full, read-only or failing."""
+        return isinstance(self.store, AbsentStore)
 
     @property
     def reserved_rows(self) -> list[ReservedRow]:
         """Emergencies that wait outside the database."""
-        return self._reserve.rows if self._reserve else []
+        return self._reserve.rows
+
+    @property
+    def in_memory(self) -> tuple[ReservedRow, ...]:
+        """Those of them that a power cut would lose; they are not acknowledged to the hardware."""
+        return self._reserve.in_memory
+
+    @property
+    def reserved(self) -> int:
+        """How often the reserve was used."""
+        return self._writer.reserved
+
+    @property
+    def reserve_skipped(self) -> int:
+        """Records of the reserve that could not be read."""
+        return self._reserve.skipped
 
     # --- what agents ask for -----------------------------------------------------------------------------------
 
@@ -130,16 +143,29 @@ class Journal:
         return record
 
     async def append(
-        self, device_id: str, lane: Lane, occurred_at: int, payload: bytes, event_id: str | None = None
+        self,
+        device_id: str,
+        lane: Lane,
+        occurred_at: int,
+        payload: bytes,
+        event_id: str | None = None,
+        reading_ids: Sequence[int] = (),
     ) -> Row | None:
         """Journal one message; durable when this returns. None if the event was journalled before.
+
+        `reading_ids`: the kept readings that it consists of; they are kept no longer.
 
         Raises:
             JournalFullError: it was not kept, so nothing may be acknowledged to the hardware.
         """
         record, _ = self._devices[device_id]
+        operation = Append(device_id, record.boots, lane, occurred_at, payload, event_id, reading_ids)
+        return await self.write(operation, within_s=COMMIT_WITHIN_S[lane])
+
+    async def keep_readings(self, device_id: str, readings: Sequence[tuple[int, bytes]]) -> list[int]:
+        """Keep (at, JSON) readings until they are part of a message; durable when this returns, with their ids."""
         return await self.write(
-            _Append(device_id, record.boots, lane, occurred_at, payload, event_id), within_s=COMMIT_WITHIN_S[lane]
+            lambda store: store.keep_readings(device_id, readings), within_s=COMMIT_WITHIN_S[Lane.TELEMETRY]
         )
 
     def acknowledge(self, device_id: str, marks: Mapping[Lane, int]) -> None:
@@ -158,10 +184,25 @@ class Journal:
         for lane, last_seq in last_seqs.items():
             self._last_seqs[device_id, lane] = last_seq
 
+    async def confirm(self, device_id: str) -> None:
+        """The cloud knows this very storage: see DeviceTable. What finds no room now is stored when there is some."""
+        self._writer.confirmed.add(device_id)
+        await self.write(lambda _: None, within_s=_AT_ONCE_S)
+
+    async def begin_storage(self, device_id: str, delivered: Mapping[Lane, int]) -> str:
+        """Let a new storage follow this one, which the cloud knows in another state; its id. See JournalStore."""
+        for lane in Lane:
+            self._acknowledged.pop((device_id, lane), None)
+        storage_id = await self.write(lambda store: store.begin_storage(device_id, delivered), within_s=_AT_ONCE_S)
+        record, listener = self._devices[device_id]
+        self._devices[device_id] = replace(record, storage_id=storage_id), listener
+        return storage_id
+
     def grant_unstored(self, device_id: str, generation: int) -> None:
         """A first generation for which there is no room now: stored with the next commit that succeeds."""
         record = self._unstored.get(device_id) or self._devices[device_id][0]
         self._unstored[device_id] = replace(record, generation=generation)
+        self._writer.confirmed.add(device_id)
         self._wake_within(_RETRY_S)
 
     def last_seq(self, device_id: str, lane: Lane) -> int:
@@ -185,9 +226,22 @@ class Journal:
         """Keep a message apart with the reason; see JournalStore."""
         await self.write(lambda store: store.set_aside(device_id, lane, seq, reason, remove=remove), within_s=_SOON_S)
 
-    async def remember_command(self, device_id: str, record: CommandRecord) -> bool:
-        """Durably keep a command id before it is carried out; False if it was seen before."""
-        return await self.write(lambda store: store.remember_command(device_id, record), within_s=_AT_ONCE_S)
+    async def set_aside_messages(self, limit: int, after: int = 0) -> list[SetAside]:
+        """Messages that nobody would take, oldest first."""
+        return await self.read(lambda store: store.set_aside_rows(limit, after))
+
+    async def resend_set_aside(self, number: int) -> bool:
+        """Send one of them again, under a new number; False if it is not there, or not of a running device."""
+        found = await self.read(lambda store: store.set_aside_rows(1, number - 1))
+        if not found or found[0].id != number or found[0].device_id not in self._devices:
+            return False
+        record, _ = self._devices[found[0].device_id]
+        operation = Resend(found[0].device_id, record.boots, number)
+        return await self.write(operation, within_s=_SOON_S) is not None
+
+    async def remember_command(self, device_id: str, record: CommandRecord, now_ms: int | None) -> Admission:
+        """Durably keep a command id before it is carried out; see CommandTable."""
+        return await self.write(lambda store: store.remember_command(device_id, record, now_ms), within_s=_AT_ONCE_S)
 
     async def conclude_command(self, device_id: str, record: CommandRecord) -> None:
         """Durably record how a command ended."""
@@ -206,6 +260,8 @@ class Journal:
 
     async def write(self, operation: Callable[[JournalStore], T], *, within_s: float) -> T:
         """Run a write in the next transaction that begins within `within_s`; durable when this returns."""
+        if self._ended:  # nobody would ever answer: who waits for that cannot end either
+            raise JournalFullError("the journal has ended")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._writes.append(_Write(operation, future))
         self._wake_within(within_s)
@@ -220,8 +276,37 @@ class Journal:
     # --- the committer ---------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Commit what arrives until `close`; raises JournalCorruptError when the database is damaged."""
-        loop = asyncio.get_running_loop()
+        """Commit what arrives until `close`.
+
+        Raises:
+            JournalCorruptError: the database is damaged.
+            JournalReturnedError: there was no database, and now there is one.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                returning = group.create_task(self._await_return())
+                await self._commit_until_closed(asyncio.get_running_loop())
+                returning.cancel()
+        except* JournalCorruptError as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            self._ended = True
+            while self._writes:
+                self._fail(self._writes.popleft(), JournalFullError("the journal has ended"))
+
+    async def _await_return(self) -> None:
+        while self.absent:
+            await asyncio.sleep(_RETURN_S)
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._look_for_database)
+
+    def _look_for_database(self) -> None:
+        try:
+            open_present_store(self._path, self._bounds, self._make_id).close()
+        except JournalError:  # not yet
+            return
+        raise JournalReturnedError(f"{self._path} can be had again")
+
+    async def _commit_until_closed(self, loop: asyncio.AbstractEventLoop) -> None:
         while not (self._closing and not self._writes and not self._acknowledged):
             self._wake.clear()
             delay_s = None if self._due_s is None else self._due_s - loop.time()
@@ -241,11 +326,8 @@ class Journal:
     def shut(self) -> None:
         """Release the files; after `run` has ended."""
         self._thread.shutdown(wait=True)
-        for write in self._writes:
-            write.future.cancel()
         self.store.close()
-        if self._reserve:
-            self._reserve.close()
+        self._reserve.close()
 
     async def _commit_next(self, loop: asyncio.AbstractEventLoop) -> None:
         batch = [self._writes.popleft() for _ in range(min(len(self._writes), _BATCH_MAX))]
@@ -253,12 +335,14 @@ class Journal:
             self._wake_within(_AT_ONCE_S)
         marks, self._acknowledged = self._acknowledged, {}
         try:
-            results = await loop.run_in_executor(self._thread, self._commit, batch, marks)
+            operations = [write.operation for write in batch]
+            results = await loop.run_in_executor(self._thread, self._writer.commit, operations, marks)
         except sqlite3.Error as error:
             self._restore(marks)
             await self._refuse(batch, error, loop)
             return
         self.commits += 1
+        self._told = ""
         for write, result in zip(batch, results, strict=True):
             self._resolve(write, result)
 
@@ -269,12 +353,12 @@ class Journal:
             self._acknowledged.clear()  # sent again after the start, acknowledged again
         elif self._acknowledged:
             self._wake_within(_HOUSEKEEPING_S)
-        if self._unstored or self.reserved_rows:
+        if self._unstored or self._writer.confirmed or self.reserved_rows:
             self._wake_within(_RETRY_S)
 
     def _resolve(self, write: _Write[Any], result: Any) -> None:
         operation = write.operation
-        if isinstance(operation, _Append) and isinstance(result, Row):
+        if isinstance(operation, Append | Resend) and isinstance(result, Row):
             self.journalled += 1
             self._announce(operation.device_id, result)
         if not write.future.done():
@@ -285,18 +369,27 @@ class Journal:
         self._devices[device_id][1](row)
 
     async def _refuse(self, batch: list[_Write[Any]], error: sqlite3.Error, loop: asyncio.AbstractEventLoop) -> None:
-        _log.error("journal refuses: %s", error)
+        if self._told != (text := str(error)):  # a disk that is full for days is told once
+            self._told = text
+            _log.error("journal refuses: %s", text)
         for write in batch:
             operation = write.operation
-            if not isinstance(operation, _Append) or operation.lane is not Lane.EMERGENCY:
+            if not isinstance(operation, Append) or operation.lane is not Lane.EMERGENCY:
                 self._fail(write, JournalFullError(str(error)))
                 continue
             try:
-                row = await loop.run_in_executor(self._thread, self._keep_in_reserve, operation)
+                record, seq = self._devices[operation.device_id][0], self.last_seq(operation.device_id, Lane.EMERGENCY)
+                keep = partial(self._writer.keep, operation, record.storage_id, seq + 1)
+                row, durable = await loop.run_in_executor(self._thread, keep)
             except JournalFullError as full:
                 self._fail(write, full)
-            else:
+                continue
+            if durable:
                 self._resolve(write, row)
+                continue
+            if row is not None:  # sent all the same; the hardware must go on repeating it
+                self._announce(operation.device_id, row)
+            self._fail(write, JournalFullError("kept in memory only"))
         if is_corruption(error):
             raise JournalCorruptError(str(error)) from error
 
@@ -304,77 +397,3 @@ class Journal:
         self.refused += 1
         if not write.future.done():
             write.future.set_exception(error)
-
-    # --- in the journal's thread -----------------------------------------------------------------------------
-
-    def _commit(self, batch: list[_Write[Any]], marks: Mapping[tuple[str, Lane], int]) -> list[Any]:
-        try:
-            return self._transact(batch, marks)
-        except sqlite3.Error as error:
-            self.store.rollback()
-            if is_corruption(error) or not self._made_room():
-                raise
-        try:
-            return self._transact(batch, marks)
-        except BaseException:
-            self.store.rollback()
-            raise
-
-    def _made_room(self) -> bool:
-        try:
-            return self.store.make_room()
-        except sqlite3.Error:
-            self.store.rollback()
-            return False
-
-    def _transact(self, batch: list[_Write[Any]], marks: Mapping[tuple[str, Lane], int]) -> list[Any]:
-        store = self.store
-        store.begin()
-        kept, unstored = self.reserved_rows, list(self._unstored.values())
-        for record in unstored:  # before the reserve, whose rows belong to these storages
-            store.adopt(record)
-        for row in kept:
-            store.merge(row.device_id, row.storage_id, row.row)
-        for (device_id, lane), mark in marks.items():
-            store.acknowledge(device_id, lane, mark)
-        results = [write.operation(store) for write in batch]
-        store.commit()
-        if kept and self._reserve:
-            self._reserve.clear()
-        for record in unstored:
-            if self._unstored.get(record.device_id) is record:
-                del self._unstored[record.device_id]
-        return results
-
-    def _keep_in_reserve(self, append: _Append) -> Row | None:
-        if self._reserve is None:
-            raise JournalFullError("there is no emergency reserve")
-        if append.event_id is not None and self._is_known(append.device_id, append.event_id):
-            return None
-        record, _ = self._devices[append.device_id]
-        row = ReservedRow(
-            append.device_id,
-            record.storage_id,
-            append.lane,
-            self._last_seqs[append.device_id, append.lane] + 1,
-            append.boots,
-            append.occurred_at,
-            append.payload,
-            append.event_id,
-        )
-        self._reserve.append(row)
-        self.reserved += 1
-        return row.row
-
-    def _is_known(self, device_id: str, event_id: str) -> bool:
-        if any((row.device_id, row.event_id) == (device_id, event_id) for row in self.reserved_rows):
-            return True
-        try:
-            return self.store.has_seen(device_id, event_id)
-        except sqlite3.Error:
-            return False
-
-    def _merge_reserve(self) -> None:
-        if self.reserved_rows:
-            with suppress(sqlite3.Error):  # still refusing: the rows stay where they are and are sent from there
-                self._commit([], {})

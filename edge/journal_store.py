@@ -7,23 +7,21 @@ the transaction, so that many devices share one `fsync`.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from edge.command_table import COMMAND_SCHEMA, CommandTable
-from edge.records import Bounds, DeviceRecord, JournalCorruptError, JournalError, Row
-from fleet.envelope import BOOTS_PER_GENERATION, Lane
+from edge.device_table import DEVICE_SCHEMA, DeviceTable
+from edge.reading_table import READING_SCHEMA, ReadingTable
+from edge.records import Bounds, DeviceRecord, JournalCorruptError, JournalError, JournalUnavailableError, Row
+from edge.set_aside_table import SET_ASIDE_SCHEMA, SetAsideTable
+from fleet.envelope import Lane
 
-SCHEMA_VERSION: Final = 1
+Found = TypeVar("Found")
+
+SCHEMA_VERSION: Final = 2
 _SCHEMA: Final = """
-CREATE TABLE device (
-    device_id TEXT PRIMARY KEY, storage_id TEXT NOT NULL, generation INTEGER NOT NULL, boots INTEGER NOT NULL
-) STRICT;
-CREATE TABLE lane (
-    device_id TEXT NOT NULL, lane TEXT NOT NULL, mark INTEGER NOT NULL, last_seq INTEGER NOT NULL,
-    row_count INTEGER NOT NULL, byte_count INTEGER NOT NULL, evicted INTEGER NOT NULL, PRIMARY KEY (device_id, lane)
-) STRICT, WITHOUT ROWID;
 CREATE TABLE message (
     device_id TEXT NOT NULL, lane TEXT NOT NULL, seq INTEGER NOT NULL, boots INTEGER NOT NULL,
     occurred_at INTEGER NOT NULL, event_id TEXT, payload BLOB NOT NULL, PRIMARY KEY (device_id, lane, seq)
@@ -32,12 +30,11 @@ CREATE TABLE event_seen (
     id INTEGER PRIMARY KEY, device_id TEXT NOT NULL, event_id TEXT NOT NULL, UNIQUE (device_id, event_id)
 ) STRICT;
 CREATE INDEX event_seen_order ON event_seen (device_id, id);
-CREATE TABLE set_aside (
-    id INTEGER PRIMARY KEY, device_id TEXT NOT NULL, lane TEXT NOT NULL, seq INTEGER NOT NULL,
-    occurred_at INTEGER NOT NULL, payload BLOB NOT NULL, reason TEXT NOT NULL
-) STRICT;
 """
 _CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_UNAVAILABLE: Final = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
+)
 _EVICTION_SHARE: Final = (
     64  # evict this part of the bound at once, so that a full journal does not evict on every append
 )
@@ -46,11 +43,23 @@ _MAKE_ROOM_ROWS: Final = 256
 
 def is_corruption(error: sqlite3.Error) -> bool:
     """Whether the error says that the file's content is damaged (and not that the disk is full or busy)."""
+    return _code(error) in _CORRUPT
+
+
+def _code(error: sqlite3.Error) -> int | None:
     code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in _CORRUPT
+    return None if code is None else code & 0xFF
 
 
-class JournalStore(CommandTable):
+def _opening_error(path: Path, error: sqlite3.Error) -> JournalError:
+    if is_corruption(error):
+        return JournalCorruptError(f"{path}: {error}")
+    if _code(error) in _UNAVAILABLE:
+        return JournalUnavailableError(f"{path}: {error}")
+    return JournalError(f"journal {path} cannot be opened: {error} (is another agent using it?)")
+
+
+class JournalStore(DeviceTable, CommandTable, ReadingTable, SetAsideTable):
     """Synchronous operations on the open database; see the module for who commits."""
 
     def __init__(self, path: Path, bounds: Bounds, make_id: Callable[[], str]) -> None:
@@ -58,20 +67,24 @@ class JournalStore(CommandTable):
 
         Raises:
             JournalCorruptError: the file is no usable journal.
+            JournalUnavailableError: the disk is full, read-only or failing.
             JournalError: another process holds it, or a newer release wrote it.
         """
         self.path = path
         self.bounds = bounds
         self._make_id = make_id
         self._appended = 0
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
+        try:
+            self._connection = sqlite3.connect(
+                path, isolation_level=None, check_same_thread=False, cached_statements=64
+            )
+        except sqlite3.Error as error:
+            raise _opening_error(path, error) from error
         try:
             self._prepare()
         except sqlite3.Error as error:
             self._connection.close()
-            if is_corruption(error):
-                raise JournalCorruptError(f"{path}: {error}") from error
-            raise JournalError(f"journal {path} cannot be opened: {error} (is another agent using it?)") from error
+            raise _opening_error(path, error) from error
         except JournalError:
             self._connection.close()
             raise
@@ -86,11 +99,11 @@ class JournalStore(CommandTable):
         execute("PRAGMA journal_size_limit = 4194304")
         (version,) = execute("PRAGMA user_version").fetchone()
         if version == 0:
-            self._connection.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} {COMMAND_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-            )
+            schema = f"{DEVICE_SCHEMA} {_SCHEMA} {COMMAND_SCHEMA} {READING_SCHEMA} {SET_ASIDE_SCHEMA}"
+            self._connection.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
         elif version != SCHEMA_VERSION:
             raise JournalError(f"journal {self.path} has version {version}, this release reads {SCHEMA_VERSION}")
+        execute(f"PRAGMA user_version = {SCHEMA_VERSION}")  # a disk that takes nothing is known at once
         (verdict,) = execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise JournalCorruptError(f"{self.path}: {verdict}")
@@ -133,70 +146,6 @@ class JournalStore(CommandTable):
             self._remove(device_id, Lane.TELEMETRY, "seq = ?", (seq,), evicted=True)
         self.commit()
         return True
-
-    # --- devices --------------------------------------------------------------------------------------------
-
-    def register(self, device_id: str) -> DeviceRecord:
-        """Count one boot of the device; a storage without it begins a new storage id and generation."""
-        record = self.next_record(device_id)
-        self.adopt(record)
-        return record
-
-    def next_record(self, device_id: str) -> DeviceRecord:
-        """What `register` would store; nothing is written."""
-        execute = self._connection.execute
-        found = execute("SELECT storage_id, generation, boots FROM device WHERE device_id = ?", (device_id,)).fetchone()
-        storage_id, generation, boots = found or (self._make_id(), 0, -1)
-        boots += 1
-        if boots >= BOOTS_PER_GENERATION:  # the counter is used up: the cloud grants a new generation
-            storage_id, generation, boots = self._make_id(), 0, 0
-        lanes = execute("SELECT lane, mark, last_seq FROM lane WHERE device_id = ?", (device_id,)).fetchall()
-        return DeviceRecord(
-            device_id,
-            storage_id,
-            generation,
-            boots,
-            marks=dict.fromkeys(Lane, 0) | {Lane(lane): mark for lane, mark, _ in lanes},
-            last_seqs=dict.fromkeys(Lane, 0) | {Lane(lane): last_seq for lane, _, last_seq in lanes},
-        )
-
-    def adopt(self, record: DeviceRecord) -> None:
-        """Store a record's ids and counters; its lanes are begun if they are not here."""
-        self._connection.execute(
-            "INSERT INTO device VALUES (?, ?, ?, ?) ON CONFLICT (device_id) DO UPDATE SET "
-            "storage_id = excluded.storage_id, generation = excluded.generation, boots = excluded.boots",
-            (record.device_id, record.storage_id, record.generation, record.boots),
-        )
-        for lane in Lane:
-            self._connection.execute(
-                "INSERT OR IGNORE INTO lane VALUES (?, ?, 0, 0, 0, 0, 0)", (record.device_id, lane.value)
-            )
-
-    def grant(self, device_id: str, generation: int, marks: Mapping[Lane, int]) -> dict[Lane, int]:
-        """Put everything pending under `generation`, continuing after the cloud's marks; the new last seqs.
-
-        Holes stay holes, so what was evicted before is still declared afterwards.
-        """
-        execute = self._connection.execute
-        execute("UPDATE device SET generation = ? WHERE device_id = ?", (generation, device_id))
-        last_seqs: dict[Lane, int] = {}
-        for lane in Lane:
-            mark = marks.get(lane, 0)
-            old_mark, old_last = execute(
-                "SELECT mark, last_seq FROM lane WHERE device_id = ? AND lane = ?", (device_id, lane.value)
-            ).fetchone()
-            shift = mark - old_mark
-            # Through negative numbers, because SQLite checks the key row by row and the ranges may overlap.
-            execute(
-                "UPDATE message SET seq = -(seq + ?) WHERE device_id = ? AND lane = ?", (shift, device_id, lane.value)
-            )
-            execute("UPDATE message SET seq = -seq WHERE device_id = ? AND lane = ?", (device_id, lane.value))
-            last_seqs[lane] = old_last + shift
-            execute(
-                "UPDATE lane SET mark = ?, last_seq = ? WHERE device_id = ? AND lane = ?",
-                (mark, last_seqs[lane], device_id, lane.value),
-            )
-        return last_seqs
 
     # --- messages -------------------------------------------------------------------------------------------
 
@@ -319,6 +268,19 @@ class JournalStore(CommandTable):
             )
         ]
 
+    def restore(self, record: DeviceRecord, rows: Iterable[Row]) -> None:
+        """Put a device of a damaged database here as it was: ids, numbers, and what was pending."""
+        self.adopt(record)
+        for lane in Lane:
+            self._connection.execute(
+                "UPDATE lane SET mark = ?, last_seq = ?, fence = ? WHERE device_id = ? AND lane = ?",
+                (record.marks[lane], record.last_seqs[lane], record.fences[lane], record.device_id, lane.value),
+            )
+        for row in rows:
+            self._insert(record.device_id, row)
+            if row.event_id is not None:
+                self._see(record.device_id, row.event_id)
+
     def acknowledge(self, device_id: str, lane: Lane, mark: int) -> int:
         """Forget everything up to `mark`, which the cloud has committed; how many rows that were."""
         self._connection.execute(
@@ -328,17 +290,13 @@ class JournalStore(CommandTable):
 
     def set_aside(self, device_id: str, lane: Lane, seq: int, reason: str, *, remove: bool) -> None:
         """Keep a copy of a message nobody will take, with the reason; `remove` leaves a hole to be declared."""
-        self._connection.execute(
-            "INSERT INTO set_aside (device_id, lane, seq, occurred_at, payload, reason) "
-            "SELECT device_id, lane, seq, occurred_at, payload, ? FROM message "
-            "WHERE device_id = ? AND lane = ? AND seq = ?",
-            (reason, device_id, lane.value, seq),
-        )
-        self._connection.execute(
-            "DELETE FROM set_aside WHERE id <= (SELECT max(id) FROM set_aside) - ?", (self.bounds.set_aside_rows_max,)
-        )
+        self.keep_aside(device_id, lane, seq, reason)
         if remove:
             self._remove(device_id, lane, "seq = ?", (seq,), evicted=True)
+
+    def look(self, read: Callable[[sqlite3.Connection], Found]) -> Found:
+        """What `read` finds; it must not write."""
+        return read(self._connection)
 
     def counts(self) -> dict[str, dict[Lane, tuple[int, int]]]:
         """Per device and lane: (pending rows, rows evicted so far)."""

@@ -12,6 +12,14 @@ class LinkError(Exception):
     """The connection could not be made or has ended; nothing is known about what was under way."""
 
 
+class RenewConnectionError(LinkError):
+    """A new generation was granted: the next connection's last will must carry it."""
+
+
+class IdentityRefusedError(LinkError):
+    """One side does not accept the other's certificate. The text says whose, why, and what a person has to do."""
+
+
 class Session(Protocol):
     """One connection."""
 
@@ -33,3 +41,11 @@ class Link(Protocol):
         Raises LinkError on entering.
         """
         ...
+
+
+def leaf_of(errors: BaseExceptionGroup[LinkError]) -> BaseException:
+    """The first single error in a group of groups."""
+    found: BaseException = errors
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 import msgspec
 
@@ -17,8 +18,16 @@ class JournalFullError(JournalError):
     """Neither the database nor the reserve took it: nothing was kept, and nothing may be acknowledged."""
 
 
+class JournalUnavailableError(JournalError):
+    """The disk does not let us have the database now: full, read-only, or failing."""
+
+
 class JournalCorruptError(JournalError):
     """The database is damaged; it must be opened anew, which sets the damaged file aside."""
+
+
+class JournalReturnedError(JournalCorruptError):
+    """The database that could not be had at the start can be had now: open it anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +58,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class DeviceRecord:
-    """What the journal knows of a device after its boot was counted. `generation` 0: none granted yet."""
+    """What the journal knows of a device after its boot was counted. `generation` 0: none granted yet.
+
+    Above `fences` nothing was sent since the cloud last confirmed that it knows this very storage: a mark beyond one
+    tells of messages that another, later state of this storage sent (ADR 0015). `ends`: this storage was salvaged and
+    is to be followed by a new one as soon as the cloud has said how far it had come.
+    """
 
     device_id: str
     storage_id: str
@@ -57,6 +71,8 @@ class DeviceRecord:
     boots: int
     marks: Mapping[Lane, int]
     last_seqs: Mapping[Lane, int]
+    fences: Mapping[Lane, int]
+    ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +84,22 @@ class CommandRecord:
     reason: Reason
     at: int
     reply_acknowledged: bool
+    not_after: int = 0
+    """Until when the command could have been carried out; its id is kept at least so long."""
 
     @property
     def final(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.status in FINAL_REPLIES
+
+
+class Admission(Enum):
+    """What became of a command id that was to be remembered."""
+
+    NEW = "new"
+    SEEN = "seen"
+    FULL = "full"
+    """Every id that is kept could still come again: nothing may be forgotten for this one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,23 +1,32 @@
-"""What is done with a damaged database: it is renamed, never deleted, and what can still be read of it goes on."""
+"""What is done with a damaged database: it is renamed, never deleted, and what can still be read of it goes on.
+
+A device whose ids and numbers can be read goes on as the storage it was, until the cloud has said how far that had
+come; then a new storage follows (ADR 0015). So nothing comes twice, and nothing that is readable is lost. Without
+them a new storage begins at once: emergencies and events are known to the cloud by their ids, and of telemetry what
+the cloud had not acknowledged may come twice.
+"""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from edge.journal_store import JournalStore
-from fleet.envelope import Lane
+from edge.records import DeviceRecord, Row
+from fleet.envelope import BOOTS_PER_GENERATION, Lane
 
 Order = Literal["ASC", "DESC"]
-_READ_ALL: Final[Mapping[Order, str]] = {
-    "ASC": "SELECT lane, device_id, occurred_at, payload, event_id FROM message ORDER BY device_id, lane, seq",
-    "DESC": "SELECT lane, device_id, occurred_at, payload, event_id FROM message "
+# In the key's own order and without a condition: a sorter would read all of it before the first row.
+_MESSAGES: Final[Mapping[Order, str]] = {
+    "ASC": "SELECT device_id, lane, seq, boots, occurred_at, payload, event_id FROM message "
+    "ORDER BY device_id, lane, seq",
+    "DESC": "SELECT device_id, lane, seq, boots, occurred_at, payload, event_id FROM message "
     "ORDER BY device_id DESC, lane DESC, seq DESC",
 }
-Salvaged = tuple[str, int, bytes, str | None]
-"""(device id, occurred_at, payload, event id)."""
+_SEQ_MAX: Final = 2**53
+_SUFFIXES: Final = ("-wal", "-shm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,44 +36,96 @@ class DamagedDatabase:
     path: Path
 
     def carry_into(self, store: JournalStore) -> int:
-        """Append its unacknowledged emergencies and events to `store`, as far as they can be read; their number.
-
-        They get new seqs; the cloud knows them by their event ids. Telemetry stays behind: it carries no
-        identity of its own, so a second copy could not be told from the first.
-        """
+        """Put everything pending that can be read into `store`; how many messages and readings that were."""
         carried = 0
-        registered: set[str] = set()
         with suppress(sqlite3.Error), closing(sqlite3.connect(self.path)) as damaged:
-            for lane in (Lane.EMERGENCY, Lane.EVENT):
-                carried += self._carry_lane(damaged, store, lane, registered)
-            with suppress(sqlite3.Error):  # so that what the hardware repeats is still recognised
-                store.mark_seen(damaged.execute("SELECT device_id, event_id FROM event_seen ORDER BY id").fetchall())
+            records = _records(damaged)
+            pending = _pending(damaged)
+            for device_id in sorted(records.keys() | pending.keys()):
+                rows = [pending[device_id][key] for key in sorted(pending.get(device_id, {}))]
+                record = _sound(records.get(device_id), rows)
+                if record is not None:
+                    rows = [row for row in rows if row.seq > record.marks[row.lane]]
+                    store.restore(record, rows)
+                    carried += len(rows)
+                else:
+                    carried += _append(store, device_id, rows)
+            readings = _rows(damaged, "SELECT device_id, at, payload FROM reading ORDER BY id", (str, int, bytes))
+            for device_id, at, payload in readings:
+                carried += len(store.keep_readings(device_id, [(at, payload)]))
+            # So that what the hardware repeats is still recognised.
+            seen = _rows(damaged, "SELECT device_id, event_id FROM event_seen ORDER BY id", (str, str))
+            store.mark_seen((device_id, event_id) for device_id, event_id in seen)
         return carried
 
-    @staticmethod
-    def _carry_lane(damaged: sqlite3.Connection, store: JournalStore, lane: Lane, registered: set[str]) -> int:
-        carried = 0
-        # From both ends, up to the damaged page; the event id tells what both saw.
-        for device_id, occurred_at, payload, event_id in (
-            *_readable(damaged, lane, "ASC"),
-            *reversed(_readable(damaged, lane, "DESC")),
-        ):
-            if device_id not in registered:
-                registered.add(device_id)
-                store.register(device_id)
-            if event_id is not None and store.append(device_id, 0, lane, occurred_at, payload, event_id):
-                carried += 1
-        return carried
+    def put_back(self, path: Path) -> None:
+        """Undo the renaming."""
+        for suffix in _SUFFIXES:
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        self.path.rename(path)
+        for suffix in _SUFFIXES:
+            with suppress(FileNotFoundError):
+                self.path.with_name(self.path.name + suffix).rename(path.with_name(path.name + suffix))
 
 
-def _readable(damaged: sqlite3.Connection, lane: Lane, order: Order) -> list[Salvaged]:
-    rows: list[Salvaged] = []
-    with suppress(sqlite3.DatabaseError):
-        # In the key's own order and without a condition: a sorter would read all of it before the first row.
-        for row_lane, *row in damaged.execute(_READ_ALL[order]):
-            if row_lane == lane.value:
-                rows.append((row[0], row[1], row[2], row[3]))
-    return rows
+def _rows(damaged: sqlite3.Connection, query: str, types: tuple[type, ...]) -> Iterator[Any]:
+    """Rows up to the damaged page, without those whose fields are not what they must be."""
+    with suppress(sqlite3.Error, OverflowError, UnicodeDecodeError):
+        for row in damaged.execute(query):
+            if all(isinstance(value, wanted) for value, wanted in zip(row, types, strict=True)):
+                yield row
+
+
+def _records(damaged: sqlite3.Connection) -> dict[str, DeviceRecord]:
+    lanes: dict[str, dict[Lane, tuple[int, int, int]]] = {}
+    query = "SELECT device_id, lane, mark, last_seq, coalesce(fence, last_seq) FROM lane ORDER BY device_id, lane"
+    for device_id, lane, *numbers in _rows(damaged, query, (str, str, int, int, int)):
+        with suppress(ValueError):
+            lanes.setdefault(device_id, {})[Lane(lane)] = (numbers[0], numbers[1], numbers[2])
+    records = {}
+    query = "SELECT device_id, storage_id, generation, boots FROM device"
+    for device_id, storage_id, generation, boots in _rows(damaged, query, (str, str, int, int)):
+        found = lanes.get(device_id, {})
+        if len(found) == len(Lane) and len(storage_id) == 32 and generation > 0 and 0 <= boots < BOOTS_PER_GENERATION:
+            marks, last_seqs, fences = ({lane: found[lane][index] for lane in Lane} for index in range(3))
+            records[device_id] = DeviceRecord(
+                device_id, storage_id, generation, boots, marks=marks, last_seqs=last_seqs, fences=fences, ends=True
+            )
+    return records
+
+
+def _pending(damaged: sqlite3.Connection) -> dict[str, dict[tuple[Lane, int], Row]]:
+    """From both ends, up to the damaged page."""
+    types = (str, str, int, int, int, bytes, str | None)
+    pending: dict[str, dict[tuple[Lane, int], Row]] = {}
+    for order in ("ASC", "DESC"):
+        for device_id, name, *fields in _rows(damaged, _MESSAGES[order], types):  # type: ignore[arg-type]
+            with suppress(ValueError):
+                row = Row(Lane(name), *fields)
+                if 0 < row.seq <= _SEQ_MAX and row.boots >= 0 and row.occurred_at >= 0:
+                    pending.setdefault(device_id, {})[row.lane, row.seq] = row
+    return pending
+
+
+def _sound(record: DeviceRecord | None, rows: list[Row]) -> DeviceRecord | None:
+    """`record` if its numbers and the rows agree: nothing below a mark is pending, nothing above the last number."""
+    if record is None:
+        return None
+    for lane in Lane:
+        seqs = [row.seq for row in rows if row.lane is lane]
+        mark, last_seq, fence = record.marks[lane], record.last_seqs[lane], record.fences[lane]
+        if not 0 <= mark <= last_seq <= _SEQ_MAX or not 0 <= fence <= last_seq:
+            return None
+        if seqs and not mark < min(seqs) <= max(seqs) <= last_seq:
+            return None
+    return record
+
+
+def _append(store: JournalStore, device_id: str, rows: list[Row]) -> int:
+    store.register(device_id)
+    return sum(
+        store.append(device_id, 0, row.lane, row.occurred_at, row.payload, row.event_id) is not None for row in rows
+    )
 
 
 def set_database_aside(path: Path) -> DamagedDatabase:
@@ -73,7 +134,7 @@ def set_database_aside(path: Path) -> DamagedDatabase:
     while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
     path.rename(aside)
-    for suffix in ("-wal", "-shm"):
+    for suffix in _SUFFIXES:
         with suppress(FileNotFoundError):
             path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
     return DamagedDatabase(aside)

@@ -15,19 +15,35 @@
     [command_keys]
     main = "command-main.pem"
 
+    [log]                         # optional: files instead of standard error
+    file = "/var/log/fleet-edge/bike-001.log"
+    bytes_max = 1000000
+    files_max = 3
+
+    [bounds]                      # optional: what the agent may take on the disk
+    journal_mb = 32
+    damaged_journals_max = 2
+
 Relative paths start at the file's folder.
 """
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from edge.credentials import credentials_of
+from edge.disk import BoundSettings
 from edge.identity import Identity, load_tls_context, load_verifiers
-from edge.transports import line_from
+from edge.logs import LogSettings
+from edge.status import SOCKET_NAME
+from edge.transports import Line, line_from
+from fleet.clock import Clock
 from fleet.topics import DEVICE_ID_PATTERN
 
+_DEVICE_FILE: Final = re.compile(r"/dev/[\w./-]+")
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _FIXES: Final = {
     "missing": "add it",
@@ -51,6 +67,8 @@ class BrokerSettings(BaseModel):
     certificate: Path | None = None
     private_key: Path | None = None
     plain: bool = False
+    compact: bool = True
+    """Telemetry is packed on the wire: half the bytes of a parked bike's messages."""
 
     @model_validator(mode="after")
     def _encrypted(self) -> "BrokerSettings":
@@ -74,33 +92,68 @@ class EdgeSettings(BaseModel):
     device_id: str = Field(pattern=DEVICE_ID_PATTERN)
     kind: str = Field(min_length=1)
     transport: str
+    hardware: dict[str, Any] = Field(default_factory=dict)
+    """Table `[hardware]`: passed to the bridge that `transport` names."""
     data_directory: Path
     broker: BrokerSettings
     command_keys: dict[str, Path] = Field(min_length=1)
     kind_folders: tuple[Path, ...] = ()
     firmware: str = Field(default="", max_length=64)
+    log: LogSettings = LogSettings()
+    bounds: BoundSettings = BoundSettings()
 
-    @field_validator("transport")
-    @classmethod
-    def _names_a_line(cls, transport: str) -> str:
-        line_from(transport)
-        return transport
+    @model_validator(mode="after")
+    def _names_a_line(self) -> "EdgeSettings":
+        try:
+            self.line()
+        except ValueError as error:
+            raise ValueError(f"transport: {error}") from error
+        return self
+
+    def line(self, clock: Clock | None = None) -> Line:
+        """The line to the hardware, not opened; without a clock it only shows that there is one. Raises ValueError."""
+        return line_from(self.transport, self.hardware, clock)
+
+    @property
+    def device_files(self) -> list[str]:
+        """Device files the line needs: its port, and what the hardware table names below /dev."""
+        found = (
+            [self.transport.removeprefix("serial:").partition("?")[0]] if self.transport.startswith("serial:") else []
+        )
+        return sorted({*found, *_DEVICE_FILE.findall(str(self.hardware))})
 
     @property
     def journal_path(self) -> Path:
         """Where the journal lies."""
         return self.data_directory / "journal.sqlite"
 
-    def identity(self) -> Identity:
-        """Keys and certificates from their files; raises IdentityError."""
+    @property
+    def disk_bytes_max(self) -> int:
+        """What journals, reserve and log files may take together."""
+        return self.bounds.disk_bytes_max + self.log.disk_bytes_max
+
+    @property
+    def status_path(self) -> Path:
+        """Where the running agent answers `fleet edge status`."""
+        return self.data_directory / SOCKET_NAME
+
+    def identity(self, clock: Clock | None = None) -> Identity:
+        """Keys and certificates from their files; raises IdentityError.
+
+        With key and certificate in one file the certificate is renewed, on `clock`'s monotonic time.
+        """
         broker = self.broker
-        tls = None
+        tls = credentials = None
         if not broker.plain:
             assert broker.authority
             assert broker.certificate
             assert broker.private_key
             tls = load_tls_context(broker.authority, broker.certificate, broker.private_key)
-        return Identity(tls, load_verifiers(self.command_keys))
+            if clock is not None:
+                credentials = credentials_of(
+                    self.device_id, broker.authority, broker.certificate, broker.private_key, clock
+                )
+        return Identity(tls, load_verifiers(self.command_keys), credentials)
 
 
 def load_settings(path: Path) -> EdgeSettings:
@@ -145,6 +198,7 @@ def _anchored(settings: EdgeSettings, folder: Path) -> EdgeSettings:
         update={
             "broker": broker.model_copy(update=files),
             "data_directory": folder / settings.data_directory,
+            "log": settings.log.model_copy(update={"file": settings.log.file and folder / settings.log.file}),
             "command_keys": {key_id: folder / key for key_id, key in settings.command_keys.items()},
             "kind_folders": tuple(folder / kind_folder for kind_folder in settings.kind_folders),
         }

@@ -32,13 +32,18 @@ class Timing:
 
     hello_retry_s: float = 3.0
     hello_retry_most_s: float = 10.0
-    hello_renew_s: float = 3600.0
+    hello_renew_s: float = 21_600.0
     """On a connection that stays, trusted time is asked for anew this often."""
+    first_welcome_s: float = 1.0
+    """After a start emergencies wait so long for the cloud's word on this storage; then they go out without it."""
     welcome_age_s_max: float = 10.0
     """A later welcome proves no time: whoever delayed it could make old commands look fresh."""
 
-    reconnect_jitter_s: float = 15.0
-    """Full jitter; 390 devices then stay below 50 connects a second (decision 6)."""
+    reconnect_jitter_s: float = 18.0
+    """Turn of `edge.reconnect`: 390 devices then stay at 50 connects a second or fewer, however long the broker was
+    away, and all are back within 20 s."""
+    refused_most_s: float = 300.0
+    """Longest pause between attempts of a device whose certificate is refused: only a person can mend that."""
     reconnect_emergency_s: float = 2.0
     """Longest pause between attempts while an emergency is waiting; the first attempt is immediate."""
     urgent_s: float = 2.0
@@ -49,6 +54,9 @@ class Timing:
     reply_first_s: float = 3.0
     reply_most_s: float = 60.0
     interim_replies_max: int = 64
+    final_replies_max: int = 256
+    """Final replies in memory that the cloud has not confirmed; more of them wait in the journal."""
+    commands_running_max: int = 32
 
     telemetry_age_business_s_max: float = 60.0
     """A reading waits at most so long for others to share its message (a third of `silent_after_s` if that is less)."""
@@ -58,3 +66,7 @@ class Timing:
     line_reopen_s: float = 1.0
     journal_retry_s: float = 1.0
     farewell_s: float = 1.0
+
+    def refused_pause_s(self, refusals: int) -> float:
+        """Pause after so many refusals in a row of one certificate, beside the ordinary jitter."""
+        return min(self.refused_most_s, self.reconnect_jitter_s * 2.0 ** min(refusals, 16)) if refusals else 0.0

@@ -2,13 +2,27 @@
 
 import asyncio
 import os
+import socket
+import struct
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final, Protocol
+from dataclasses import dataclass, fields
+from importlib import import_module
+from typing import Final, Literal, Protocol, cast
 from urllib.parse import parse_qs, urlsplit
+
+from fleet.clock import Clock, ManualClock
 
 LINE_BUFFER_BYTES_MAX: Final = 64 * 1024
 _READ_BYTES: Final = 4096
+CONNECT_S_MAX: Final = 10.0
+SILENT_PEER_MS_MAX: Final = 30_000
+"""A gateway that was switched off sends no end of the connection: what we sent must be taken within this."""
+_TIOCSRS485: Final = 0x542F
+_RS485_LAYOUT: Final = struct.Struct("=8I")  # struct serial_rs485 of linux/serial.h
+_RS485_ENABLED: Final = 1
+_RS485_RTS_ON_SEND: Final = 2
 
 
 class Line(Protocol):
@@ -103,6 +117,16 @@ def memory_pair() -> tuple[MemoryLine, MemoryLine]:
     return first, second
 
 
+def _notice_silence(connection: socket.socket) -> None:
+    """End a connection whose other side vanished, whether or not we have something to say."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", SILENT_PEER_MS_MAX),
+    ):  # fmt: skip
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 class TcpLine:
     """A hardware gateway (or simulator) reached over TCP."""
 
@@ -114,7 +138,12 @@ class TcpLine:
     async def open(self) -> None:
         """See Line."""
         self.close()
-        self._streams = await asyncio.open_connection(self._host, self._port, limit=LINE_BUFFER_BYTES_MAX)
+        try:
+            async with asyncio.timeout(CONNECT_S_MAX):
+                self._streams = await asyncio.open_connection(self._host, self._port, limit=LINE_BUFFER_BYTES_MAX)
+        except TimeoutError as error:
+            raise OSError(f"{self._host}:{self._port} does not answer") from error
+        _notice_silence(self._streams[1].get_extra_info("socket"))
 
     async def read(self) -> bytes:
         """See Line."""
@@ -134,12 +163,25 @@ class TcpLine:
             self._streams = None
 
 
-class SerialLine:
-    """A serial port or pseudo-terminal in raw mode, 8N1."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SerialOptions:
+    """How the port is set up; the same names as in the address."""
 
-    def __init__(self, device: str, baud: int = 115_200) -> None:
-        self._device = device
-        self._baud = baud
+    baud: int = 115_200
+    parity: Literal["none", "even", "odd"] = "none"
+    stop: Literal[1, 2] = 1
+    rs485: bool = False
+    """The kernel drives the transceiver's direction pin (RTS) while it sends; the port's driver must support it."""
+    rts_before_ms: int = 0
+    rts_after_ms: int = 0
+
+
+class SerialLine:
+    """A serial port or pseudo-terminal in raw mode, eight bits; held alone, and opened again after an unplugging."""
+
+    def __init__(self, device: str, options: SerialOptions | None = None) -> None:
+        self.device = device
+        self.options = options or SerialOptions()
         self._file: int | None = None
         self._inbox = _Inbox()
         self._outgoing = bytearray()
@@ -147,25 +189,66 @@ class SerialLine:
     async def open(self) -> None:
         """See Line."""
         import termios  # noqa: PLC0415  # not on every system, and only needed with a real port
-        import tty  # noqa: PLC0415
 
         self.close()
-        speed = getattr(termios, f"B{self._baud}", None)
-        if speed is None:
-            raise OSError(f"{self._device}: {self._baud} baud is not supported")
-        file = os.open(self._device, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        file = os.open(self.device, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            tty.setraw(file)
-            attributes = termios.tcgetattr(file)
-            attributes[4] = attributes[5] = speed
-            attributes[2] |= termios.CLOCAL | termios.CREAD
-            termios.tcsetattr(file, termios.TCSANOW, attributes)
+            self._claim(file)
+            self._set_up(file)
         except termios.error as error:
             os.close(file)
-            raise OSError(f"{self._device}: {error}") from error
+            raise OSError(f"{self.device}: {error}") from error
+        except OSError:
+            os.close(file)
+            raise
         self._file = file
         self._inbox = _Inbox()
         asyncio.get_running_loop().add_reader(file, self._on_readable)
+
+    def _claim(self, file: int) -> None:
+        """Two readers of one port each get half of the bytes; minicom and pyserial respect the same lock."""
+        import fcntl  # noqa: PLC0415
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError(f"{self.device} is in use by another process; stop it") from error
+
+    def _set_up(self, file: int) -> None:
+        import termios  # noqa: PLC0415
+        import tty  # noqa: PLC0415
+
+        options = self.options
+        speed = getattr(termios, f"B{options.baud}", None)
+        if speed is None:
+            raise OSError(f"{self.device}: {options.baud} baud is not supported")
+        tty.setraw(file)
+        attributes = termios.tcgetattr(file)
+        attributes[4] = attributes[5] = speed
+        attributes[2] &= ~(termios.PARENB | termios.PARODD | termios.CSTOPB)
+        attributes[2] |= termios.CLOCAL | termios.CREAD
+        if options.parity != "none":
+            attributes[2] |= termios.PARENB | (termios.PARODD if options.parity == "odd" else 0)
+        if options.stop == 2:
+            attributes[2] |= termios.CSTOPB
+        termios.tcsetattr(file, termios.TCSANOW, attributes)
+        if options.rs485:
+            self._drive_direction(file)
+
+    def _drive_direction(self, file: int) -> None:
+        import fcntl  # noqa: PLC0415
+
+        options = self.options
+        request = _RS485_LAYOUT.pack(
+            _RS485_ENABLED | _RS485_RTS_ON_SEND, options.rts_before_ms, options.rts_after_ms, *(0,) * 5
+        )
+        try:
+            fcntl.ioctl(file, _TIOCSRS485, request)
+        except OSError as error:
+            raise OSError(
+                f"{self.device} cannot switch the direction of RS-485 ({error.strerror}); "
+                "remove rs485=1 if the adapter does it by itself"
+            ) from error
 
     def _on_readable(self) -> None:
         assert self._file is not None
@@ -221,18 +304,61 @@ class SerialLine:
             self._outgoing.clear()
 
 
-def line_from(address: str) -> Line:
-    """The line named by `serial:/dev/ttyUSB0?baud=115200` or `tcp://host:port`.
+EXAMPLE: Final = "serial:/dev/ttyUSB0?baud=115200, tcp://host:port or bridge:module:function"
+
+
+def line_from(address: str, hardware: Mapping[str, object] | None = None, clock: Clock | None = None) -> Line:
+    """The line an address names.
+
+    - `serial:/dev/ttyUSB0?baud=9600&parity=even&stop=2&rs485=1&rts_before_ms=1&rts_after_ms=1`
+    - `tcp://host:port`
+    - `bridge:module:function`: what `function(hardware, clock)` returns; see docs/hardware.md
 
     Raises:
-        ValueError: the text names no line.
+        ValueError: the text names no line, or the bridge refuses its settings.
     """
     parts = urlsplit(address)
     if parts.scheme == "serial" and parts.path:
-        baud = parse_qs(parts.query).get("baud", ["115200"])[-1]
-        if not baud.isdigit():
-            raise ValueError(f"baud rate {baud!r} is no number")
-        return SerialLine(parts.path, int(baud))
+        return SerialLine(parts.path, _serial_options(parts.query))
     if parts.scheme == "tcp" and parts.hostname and parts.port:
         return TcpLine(parts.hostname, parts.port)
-    raise ValueError(f"{address!r} names no line; write serial:/dev/ttyUSB0?baud=115200 or tcp://host:port")
+    if parts.scheme == "bridge":
+        return _bridge(parts.path, hardware or {}, clock or ManualClock())
+    raise ValueError(f"{address!r} names no line; write {EXAMPLE}")
+
+
+def _serial_options(query: str) -> SerialOptions:
+    found = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
+    if unknown := sorted(found.keys() - {field.name for field in fields(SerialOptions)}):
+        raise ValueError(f"{unknown[0]!r} is no option of a serial line")
+
+    def number(name: str, default: int) -> int:
+        value = found.get(name, str(default))
+        if not value.isdecimal():
+            raise ValueError(f"{'baud rate' if name == 'baud' else name} {value!r} is no number")
+        return int(value)
+
+    parity, stop, rs485 = found.get("parity", "none"), number("stop", 1), number("rs485", 0)
+    if parity not in ("none", "even", "odd"):
+        raise ValueError(f"parity {parity!r} is none of none, even, odd")
+    if stop not in (1, 2):
+        raise ValueError(f"stop {stop} is neither 1 nor 2")
+    if rs485 not in (0, 1):
+        raise ValueError(f"rs485 {rs485} is neither 0 nor 1")
+    return SerialOptions(
+        baud=number("baud", 115_200),
+        parity=cast("Literal['none', 'even', 'odd']", parity),
+        stop=1 if stop == 1 else 2,
+        rs485=rs485 == 1,
+        rts_before_ms=number("rts_before_ms", 0),
+        rts_after_ms=number("rts_after_ms", 0),
+    )
+
+
+def _bridge(name: str, hardware: Mapping[str, object], clock: Clock) -> Line:
+    module_name, _, function_name = name.partition(":")
+    try:
+        create = getattr(import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"bridge {name!r} cannot be loaded ({error}); name module:function") from error
+    return cast("Line", create(hardware, clock))

@@ -9,29 +9,29 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Final
 
+from edge.acknowledgements import is_genuine, keep_refused
+from edge.command_keys import TrustedKeys
 from edge.journal import Journal
-from edge.link import LinkError, Session
+from edge.link import LinkError, RenewConnectionError, Session
 from edge.records import DeviceRecord, JournalFullError, Row
+from edge.storage_claim import StorageClaim
 from edge.timing import Timing
 from edge.trusted_time import TrustedTime
 from edge.window import LaneWindow, Outgoing
 from fleet.clock import Clock
 from fleet.envelope import VERSION, Acknowledgement, Hello, Lane, Status, Welcome, boot_epoch, encode
+from fleet.milestones import reached
 from fleet.randomness import Randomness
-from fleet.signing import BadSignatureError, Verifier, verify_welcome
+from fleet.signing import BadSignatureError, verify_welcome
 from fleet.topics import UpChannel
 
 _log = logging.getLogger(__name__)
 
 CHANNELS: Final[Mapping[Lane, UpChannel]] = {lane: UpChannel(lane.value) for lane in Lane}
-
-
-class RenewConnectionError(LinkError):
-    """A new generation was granted: the next connection's last will must carry it."""
 
 
 class Uplink:
@@ -46,12 +46,18 @@ class Uplink:
         randomness: Randomness,
         *,
         timing: Timing,
-        verifiers: Mapping[str, Verifier],
+        keys: TrustedKeys,
         trusted_time: TrustedTime,
         firmware: str,
+        boot_id: str,
+        certificate: Callable[[], str],
         on_committed_in_cloud: Callable[[Row], None],
+        on_telemetry_flows: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_committed_in_cloud` is called once for every emergency the cloud acknowledged."""
+        """`on_committed_in_cloud` is called once for every emergency the cloud acknowledged.
+
+        `on_telemetry_flows` is called when `telemetry_flows` may have become true because the journal was read.
+        """
         self.device_id = record.device_id
         self.generation = record.generation
         self.counts: Counter[str] = Counter()
@@ -62,14 +68,17 @@ class Uplink:
         self._journal = journal
         self._clock = clock
         self._timing = timing
-        self._verifiers = verifiers
+        self._keys = keys
         self._trusted_time = trusted_time
         self._firmware = firmware
+        self._boot_id = boot_id
+        self._certificate = certificate
         self._on_committed_in_cloud = on_committed_in_cloud
+        self._on_telemetry_flows = on_telemetry_flows
         self._windows = {
             lane: LaneWindow(lane, timing, record.marks[lane], lambda: randomness.uniform(0.9, 1.1)) for lane in Lane
         }
-        self._known_seqs = {lane: journal.last_seq(record.device_id, lane) for lane in Lane}
+        self._claim = StorageClaim(record, journal)
         self._wakes = {lane: asyncio.Event() for lane in Lane}
         self._renumbering = False
         self._numbering = 0
@@ -100,6 +109,10 @@ class Uplink:
     def status(self, *, online: bool) -> Status:
         """The link state of the current connection."""
         return Status(self.device_id, boot_epoch(self.generation, self._record.boots), self._connection, online)
+
+    def ask_time(self) -> None:
+        """Say hello again soon, at most once in `hello_retry_s`: the welcome brings time and command keys."""
+        self._hello_wanted.set()
 
     async def run(self, session: Session) -> None:
         """Send on `session` until it breaks (LinkError)."""
@@ -150,17 +163,23 @@ class Uplink:
                     VERSION,
                     self._kind_name,
                     self.device_id,
-                    self._record.storage_id,
+                    self._claim.storage_id,
                     self.generation,
                     self._record.boots,
                     self._nonce,
                     self._firmware,
+                    self._boot_id,
+                    self._certificate(),
+                    command_keys=self._keys.ids,
                 )
             ),
         )
 
     async def _send_lane(self, session: Session, lane: Lane) -> None:
         window, wake = self._windows[lane], self._wakes[lane]
+        if lane is Lane.EMERGENCY:
+            await self._read_ahead(window)
+            await self._claim.wait(self._timing.first_welcome_s)
         while True:
             wake.clear()
             await self._read_ahead(window)
@@ -181,6 +200,8 @@ class Uplink:
             window.fill(token, rows, more=len(rows) == count)
             if window.lane is Lane.EMERGENCY:
                 self._note_emergencies()
+            elif self.telemetry_flows:
+                self._on_telemetry_flows()
 
     async def _give_time_its_due(self, window: LaneWindow) -> None:
         now_s = self._clock.monotonic_s()
@@ -209,6 +230,7 @@ class Uplink:
         self.counts["resent" if outgoing.repeated else "sent"] += 1
         numbering = self._numbering
         await self._put(session, CHANNELS[lane], encode(envelope))
+        reached("edge.uplink.after_publish")
         if numbering == self._numbering:
             self._windows[lane].published(outgoing.row.seq)
 
@@ -245,19 +267,13 @@ class Uplink:
             if acknowledgement.generation != self.generation:
                 self._hello_wanted.set()
             return
-        for refused in acknowledgement.refused:
-            self.counts["refused"] += 1
-            name = f"{self.device_id}: {refused.lane.value} {refused.seq}"
-            _log.error("%s refused by the cloud: %s", name, refused.reason)
-            with suppress(JournalFullError):  # the copy is for people; the cloud has the original in quarantine
-                await self._journal.set_aside(self.device_id, refused.lane, refused.seq, refused.reason, remove=False)
-        refused_seqs = {(refused.lane, refused.seq) for refused in acknowledgement.refused}
+        genuine = is_genuine(acknowledgement, self.device_id, self._keys.verifiers)
+        if genuine:
+            await keep_refused(self._journal, self.device_id, acknowledgement, self.counts)
+        if acknowledgement.greet or (acknowledgement.signature and not genuine):  # perhaps the keys were changed
+            self.ask_time()
         now_s = self._clock.monotonic_s()
-        for lane, mark in acknowledgement.marks.items():
-            if self._is_of_lost_storage(lane, mark):  # the welcome settles it
-                self._hello_wanted.set()
-                continue
-            self._finish(lane, self._windows[lane].acknowledge(mark, now_s), refused_seqs)
+        self._believe(acknowledgement, Lane if genuine else (Lane.TELEMETRY,), now_s)
         for lane in acknowledgement.resend:
             if acknowledgement.marks.get(lane, self._windows[lane].mark) < self._windows[lane].mark:
                 self._hello_wanted.set()  # the cloud stands before what it acknowledged: ask it under its signature
@@ -265,15 +281,24 @@ class Uplink:
                 self.counts["gaps"] += 1
         self._wake_all()
 
-    def _is_of_lost_storage(self, lane: Lane, mark: int) -> bool:
-        """Whether the cloud has more than was here at the start or sent since: then this storage is an old copy.
+    def _believe(self, acknowledgement: Acknowledgement, lanes: Iterable[Lane], now_s: float) -> None:
+        refused = {(refused.lane, refused.seq) for refused in acknowledgement.refused}
+        if acknowledgement.marks.keys() - set(lanes):
+            self.counts["acknowledgements_not_believed"] += 1
+        for lane in lanes:
+            mark = acknowledgement.marks.get(lane, 0)
+            if self._is_of_lost_storage(lane, mark):  # the welcome settles it
+                self._hello_wanted.set()
+            elif lane in acknowledgement.marks:
+                self._finish(lane, self._windows[lane].acknowledge(mark, now_s), refused)
 
-        What was journalled since the start and not sent says nothing: fresh messages would pass for acknowledged.
-        """
-        return mark > max(self._known_seqs[lane], self._windows[lane].highest_taken)
+    def _is_of_lost_storage(self, lane: Lane, mark: int) -> bool:
+        return self._claim.is_behind(lane, mark, self._windows[lane].highest_taken)
 
     def _finish(self, lane: Lane, rows: list[Row], refused: set[tuple[Lane, int]]) -> None:
         self.counts["acknowledged"] += len(rows)
+        if rows:
+            reached("edge.uplink.after_acknowledgement")
         self._journal.acknowledge(self.device_id, {lane: self._windows[lane].mark})
         if lane is Lane.EMERGENCY:
             if rows:
@@ -293,7 +318,7 @@ class Uplink:
     async def on_welcome(self, welcome: Welcome) -> None:
         """Signed time, our generation, and where each lane stands; what is unsigned, old or for others is ignored."""
         try:
-            verify_welcome(welcome, self.device_id, self._verifiers)
+            verify_welcome(welcome, self.device_id, self._keys.verifiers)
         except BadSignatureError as error:
             self.counts["welcomes_ignored"] += 1
             _log.warning("%s: welcome ignored: %s", self.device_id, error.reason)
@@ -304,25 +329,40 @@ class Uplink:
             return
         self._nonce = ""
         self._trusted_time.set(welcome.time_ms, self._hello_sent_s)
-        settled = True
-        if self._must_renumber(welcome):
-            settled = await self._renumber(welcome)
+        if welcome.command_keys is not None and await self._keys.adopt(welcome.command_keys):
+            self._hello_wanted.set()  # tell the cloud at once which keys count from now on
+        if self.generation in (0, welcome.generation):
+            settled = await self._continue(welcome)
         else:
-            now_s = self._clock.monotonic_s()
-            for lane in Lane:
-                mark = welcome.marks.get(lane, 0)
-                self._finish(lane, self._windows[lane].settle(mark, self._hello_sent_s, now_s), set())
+            settled = await self._renumber(welcome)
         self.welcomed = settled and not self._renew
         self._welcome_came.set()
         self._wake_all()
 
-    def _must_renumber(self, welcome: Welcome) -> bool:
-        return welcome.generation != self.generation or any(
-            self._is_of_lost_storage(lane, welcome.marks.get(lane, 0)) for lane in Lane
-        )
+    async def _continue(self, welcome: Welcome) -> bool:
+        """The cloud knows this storage id; False if it knows a later state of it, which this one cannot go on from."""
+        if self._claim.ends or any(self._is_of_lost_storage(lane, welcome.marks.get(lane, 0)) for lane in Lane):
+            return await self._begin_storage(welcome)
+        if welcome.generation != self.generation:
+            return await self._renumber(welcome)
+        for lane, window in self._windows.items():
+            mark, now_s = welcome.marks.get(lane, 0), self._clock.monotonic_s()
+            self._finish(lane, window.settle(mark, self._hello_sent_s, now_s), set())
+        await self._claim.confirm()
+        return True
+
+    async def _begin_storage(self, welcome: Welcome) -> bool:
+        """False: until the new generation is granted, emergencies go on under their old numbers."""
+        if await self._claim.begin_anew(welcome.marks):
+            self.counts["storages_begun"] += 1
+            self._hello_sent_s = float("-inf")  # no pause before the hello of the new one
+        else:
+            self.counts["grants_postponed"] += 1
+        self._hello_wanted.set()
+        return False
 
     async def _renumber(self, welcome: Welcome) -> bool:
-        """A first or new generation, or a storage that fell behind itself (restored from a copy).
+        """A first or new generation.
 
         False if the journal has no room to do it; a first generation, which renumbers nothing, needs none.
         """
@@ -341,11 +381,11 @@ class Uplink:
         self._renew = welcome.generation != self.generation
         self.generation = welcome.generation
         for lane in Lane:
-            self._known_seqs[lane] = welcome.marks.get(lane, 0)
             self._windows[lane].reload(welcome.marks.get(lane, 0))
+        self._claim.granted(welcome.marks)
         return True
 
     @property
-    def pending(self) -> bool:
-        """Whether the cloud still owes an acknowledgement, as far as is known in memory."""
-        return any(window.head is not None or window.more_in_journal for window in self._windows.values())
+    def telemetry_flows(self) -> bool:
+        """Whether a telemetry message that is journalled now goes out now."""
+        return self.welcomed and self._windows[Lane.TELEMETRY].flows

@@ -114,6 +114,11 @@ class LaneWindow:
         """Whether a row could be sent now."""
         return self._sent < min(self._limit, len(self._rows))
 
+    @property
+    def flows(self) -> bool:
+        """Whether everything journalled is here, and less than half of what may be under way."""
+        return not self.more_in_journal and self._reading is None and len(self._rows) < self._capacity // 2
+
     def take(self, now_s: float) -> Outgoing | None:
         """The next row to send; it counts as sent at `now_s`."""
         if not self.waiting:

@@ -21,11 +21,14 @@ ACCEPTED_VERSIONS: Final = frozenset({1})  # the cloud takes N and N-1 during a 
 MESSAGE_BYTES_MAX: Final = 65_536
 READINGS_PER_MESSAGE_MAX: Final = 64
 
+COMMAND_KEYS_MAX: Final = 8
+
 BOOTS_PER_GENERATION: Final = 1 << 20
 
 DeviceId = Annotated[str, Meta(pattern=DEVICE_ID_PATTERN)]
 KindName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 EpochMs = Annotated[int, Meta(ge=0, le=253_402_300_799_000, description="milliseconds since the Unix epoch, UTC")]
+KeyId = Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}$", description="name of a command key")]
 Seq = Annotated[int, Meta(ge=1, le=2**53)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]  # fits every database's integers, and JSON's numbers exactly
 
@@ -80,6 +83,8 @@ class Acknowledgement(
 
     `resend` names lanes in which the cloud saw a gap: the device goes back to mark + 1.
     `replies` are command ids whose final reply is committed.
+    Without a `signature` (`<key id>:<base64>`, of `signing.acknowledgement_bytes`) it speaks of telemetry alone: nobody
+    but the cloud can make a device forget an event, an emergency or a reply (ADR 0015).
     """
 
     generation: int
@@ -87,6 +92,19 @@ class Acknowledgement(
     resend: tuple[Lane, ...] = ()
     refused: tuple[Refused, ...] = ()
     replies: tuple[str, ...] = ()
+    greet: bool = False
+    """Say hello: there is news that only a signed welcome may carry, such as new command keys."""
+    signature: Annotated[str, Meta(max_length=150)] = ""
+
+
+class CommandKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The public keys (key id → raw Ed25519 key in base64) whose commands a device shall accept from now on.
+
+    It replaces what the device trusted before. `version` grows with every change and never goes back.
+    """
+
+    version: Count
+    keys: Annotated[dict[KeyId, Annotated[str, Meta(max_length=64)]], Meta(min_length=1, max_length=COMMAND_KEYS_MAX)]
 
 
 class Welcome(
@@ -102,6 +120,8 @@ class Welcome(
     generation: int
     marks: dict[Lane, int]
     signature: str = ""
+    command_keys: CommandKeys | None = None
+    """Set when the hello listed other keys than these."""
 
 
 Downlink = Acknowledgement | Welcome
@@ -118,6 +138,13 @@ class Hello(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     boots: Annotated[int, Meta(ge=0, lt=BOOTS_PER_GENERATION)]
     nonce: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
     firmware: Annotated[str, Meta(max_length=64)]
+    boot_id: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$", description="random per start of the device's process")]
+    certificate: Annotated[
+        str, Meta(pattern=r"^[0-9a-f]{0,40}$", description="serial of the client certificate in use; empty: none")
+    ] = ""
+    command_keys: Annotated[
+        tuple[KeyId, ...], Meta(max_length=COMMAND_KEYS_MAX, description="keys whose commands it accepts, sorted")
+    ] = ()
 
 
 class Status(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,7 +7,7 @@
 | `frames.py` | bytes on the wire to the hardware | driver and simulator |
 | `driver.py` | `create(device_id) -> Driver` | edge |
 | `state.py` | `State`, `initial`, `apply_reading`, `apply_event` (see `StateRole`) | cloud |
-| `rules.py` | `ALARMS`, `needs`, optional `call_step` (see `RulesRole`) | cloud |
+| `rules.py` | `ALARMS`, `needs`, optional `call_step` (see `RulesRole`) and `SENSORS` (see `fleet.sensors`) | cloud |
 | `simulator.py` | `create(device_id, randomness, site, started_ms)`, `sites(count, randomness)` | firmware_sim |
 | `panels.py` | `PANELS` | dashboards |
 """
@@ -190,8 +190,11 @@ class RulesRole(Protocol):
         """Event type → step of the emergency call; empty for kinds without a button."""
         ...
 
-    def call_feedback(self, *, acknowledged: bool) -> Command | None:
-        """Command that shows the caller how far help is (received / coming); None without such lights."""
+    def call_feedback(self, state: Any, *, acknowledged: bool) -> Command | None:
+        """Command that shows the caller how far help is (received / coming); None without such lights.
+
+        It names the press it is for, as `state` knows it: one that comes late must not answer a newer press.
+        """
         ...
 
 

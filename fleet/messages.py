@@ -52,6 +52,8 @@ class Command(Message):
     """Business seconds after which the device must refuse it."""
     roles: ClassVar[frozenset[str]] = frozenset({"admin"})
     """Who may ask for it directly; product services (a ride, a purchase) have rules of their own."""
+    urgent: ClassVar[bool] = False
+    """Feedback to somebody who calls for help: it goes before others, and their queue being full does not stop it."""
     action: str
 
 

@@ -11,11 +11,12 @@ from typing import Annotated, Any, Final, Protocol
 import msgspec
 from msgspec import Meta
 
-from fleet.envelope import DeviceId, EnvelopeError, EpochMs, Welcome
+from fleet.envelope import Acknowledgement, CommandKeys, DeviceId, EnvelopeError, EpochMs, KeyId, Welcome
 
 COMMAND_BYTES_MAX: Final = 16_384
 _COMMAND_CONTEXT: Final = b"fleet-command-1\x00"  # keeps a signature from being reused for another purpose
 _WELCOME_CONTEXT: Final = b"fleet-welcome-1\x00"
+_ACKNOWLEDGEMENT_CONTEXT: Final = b"fleet-acknowledgement-1\x00"
 
 HexId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
 
@@ -30,6 +31,30 @@ class Verifier(Protocol):
     """Its public half (Ed25519PublicKey fits); raises any exception on a wrong signature."""
 
     def verify(self, signature: bytes, data: bytes, /) -> None: ...
+
+
+PUBLIC_KEY_BYTES: Final = 32  # of Ed25519, RFC 8032
+
+
+def announce_keys(version: int, public_keys: Mapping[str, bytes]) -> CommandKeys:
+    """What a welcome tells devices to trust, from raw public keys by key id."""
+    return CommandKeys(
+        version, {key_id: base64.b64encode(public_keys[key_id]).decode() for key_id in sorted(public_keys)}
+    )
+
+
+def announced_keys(announcement: CommandKeys) -> dict[str, bytes]:
+    """Raw public keys by key id; raises EnvelopeError if one of them is none."""
+    found = {}
+    for key_id, text in announcement.keys.items():
+        try:
+            raw = base64.b64decode(text, validate=True)
+        except ValueError as error:
+            raise EnvelopeError(f"command key {key_id} is not base64") from error
+        if len(raw) != PUBLIC_KEY_BYTES:
+            raise EnvelopeError(f"command key {key_id} has {len(raw)} bytes, not {PUBLIC_KEY_BYTES}")
+        found[key_id] = raw
+    return found
 
 
 class CommandOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,7 +73,7 @@ class SignedCommand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What travels on `down/command`: the order's bytes as text, the key that signed, the signature in base64."""
 
     order: str
-    key_id: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}$")]
+    key_id: KeyId
     signature: Annotated[str, Meta(max_length=100)]
 
 
@@ -84,6 +109,8 @@ def verify_command(data: bytes, verifiers: Mapping[str, Verifier]) -> CommandOrd
         signed = _signed_decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EnvelopeError(str(error)) from error
+    if msgspec.json.encode(signed) != data:  # one command has one spelling: what differs in a bit was changed
+        raise EnvelopeError("not as it was signed")
     body = signed.order.encode()
     _verify(verifiers, signed.key_id, signed.signature, _COMMAND_CONTEXT + body)
     try:
@@ -101,6 +128,8 @@ def welcome_bytes(welcome: Welcome, device_id: str) -> bytes:
         "generation": welcome.generation,
         "marks": welcome.marks,
     }
+    if welcome.command_keys is not None:
+        unsigned["command_keys"] = welcome.command_keys
     return _WELCOME_CONTEXT + msgspec.json.encode(unsigned, order="sorted")
 
 
@@ -116,11 +145,34 @@ def verify_welcome(welcome: Welcome, device_id: str, verifiers: Mapping[str, Ver
     _verify(verifiers, key_id, signature, welcome_bytes(welcome, device_id))
 
 
+def acknowledgement_bytes(acknowledgement: Acknowledgement, device_id: str) -> bytes:
+    """The bytes an acknowledgement's signature covers: everything but the signature, and the device it is for."""
+    unsigned = msgspec.structs.replace(acknowledgement, signature="")
+    return _ACKNOWLEDGEMENT_CONTEXT + msgspec.json.encode([device_id, unsigned], order="sorted")
+
+
+def sign_acknowledgement(
+    acknowledgement: Acknowledgement, device_id: str, key_id: str, signer: Signer
+) -> Acknowledgement:
+    """The same acknowledgement with its `signature`; played again it says nothing new, because marks only grow."""
+    signature = base64.b64encode(signer.sign(acknowledgement_bytes(acknowledgement, device_id))).decode()
+    return msgspec.structs.replace(acknowledgement, signature=f"{key_id}:{signature}")
+
+
+def verify_acknowledgement(acknowledgement: Acknowledgement, device_id: str, verifiers: Mapping[str, Verifier]) -> None:
+    """Raises BadSignatureError unless a trusted key signed this acknowledgement for this device."""
+    key_id, _, signature = acknowledgement.signature.partition(":")
+    _verify(verifiers, key_id, signature, acknowledgement_bytes(acknowledgement, device_id))
+
+
 def _verify(verifiers: Mapping[str, Verifier], key_id: str, signature: str, data: bytes) -> None:
     verifier = verifiers.get(key_id)
     if verifier is None:
         raise BadSignatureError("unknown_key")
     try:
-        verifier.verify(base64.b64decode(signature, validate=True), data)
+        raw = base64.b64decode(signature, validate=True)
+        if base64.b64encode(raw).decode() != signature:
+            raise ValueError("not canonical base64")
+        verifier.verify(raw, data)
     except Exception as error:  # the library's InvalidSignature is not known here; any failure means "not signed"
         raise BadSignatureError("bad_signature") from error

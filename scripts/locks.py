@@ -23,6 +23,7 @@ COMPILE_TIMEOUT_S = 300
 LOCKS: dict[str, tuple[str, ...]] = {
     "dev": ("--all-extras", "--group", "dev", "pyproject.toml"),
     "edge": ("--extra", "edge", "pyproject.toml"),
+    "edge-hardware": ("--extra", "edge", "--extra", "edge-gpio", "--extra", "edge-modbus", "pyproject.toml"),
     "cloud": ("--extra", "cloud", "pyproject.toml"),
     "sim": ("--extra", "sim", "pyproject.toml"),
     "dashboards": ("--extra", "dashboards", "pyproject.toml"),
@@ -32,8 +33,9 @@ LOCKS: dict[str, tuple[str, ...]] = {
 """Lock → what uv resolves for it; the first one constrains the rest."""
 
 EXTRAS: dict[str, tuple[str, ...]] = {
-    "dev": ("cloud", "dashboards", "edge", "sim"),
+    "dev": ("cloud", "dashboards", "edge", "edge-gpio", "edge-modbus", "sim"),
     "edge": ("edge",),
+    "edge-hardware": ("edge", "edge-gpio", "edge-modbus"),
     "cloud": ("cloud",),
     "sim": ("sim",),
     "dashboards": ("dashboards",),

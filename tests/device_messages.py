@@ -91,6 +91,7 @@ class Speaker:
         fields: dict[str, Any] = {
             "version": VERSION, "kind": self.kind, "device_id": self.device_id, "storage_id": self.storage_id,
             "generation": self.generation, "boots": self.boots, "nonce": nonce, "firmware": "1.0",
+            "boot_id": hex_id(self.device_id, self.storage_id, self.boots),
         }  # fmt: skip
         return self.topic(UpChannel.HELLO), encode(Hello(**{**fields, **changes}))
 

@@ -19,7 +19,7 @@ from edge.transports import memory_pair
 from fleet import envelope
 from fleet.envelope import Acknowledgement, Lane, Refused, Welcome
 from fleet.messages import FINAL_REPLIES, Reply
-from fleet.signing import CommandOrder, sign_command, sign_welcome
+from fleet.signing import CommandOrder, sign_acknowledgement, sign_command, sign_welcome
 from fleet.topics import DownChannel, UpChannel
 
 DEVICE = "bell-001"
@@ -40,6 +40,7 @@ QUICK = Timing(
     urgent_most_s=1.5,
     go_back_pause_s=0.0,
     hello_retry_s=0.05,
+    first_welcome_s=0.05,
     hello_retry_most_s=0.1,
     reconnect_jitter_s=0.02,
     reply_first_s=0.05,
@@ -120,7 +121,9 @@ class Cloud:
             reply = Reply.model_validate_json(payload)
             self.replies.append(reply)
             if reply.status in FINAL_REPLIES and self.acknowledges_replies:
-                return [Acknowledgement(self.generation(device_id), {}, replies=(reply.command_id,))]
+                return [
+                    self.signed(device_id, Acknowledgement(self.generation(device_id), {}, replies=(reply.command_id,)))
+                ]
             return []
         return self._take(device_id, envelope.decode(payload), LANES[channel])
 
@@ -154,7 +157,8 @@ class Cloud:
         first = message.evicted_from or message.seq
         if generation != self.generation(device_id):
             self._accept_early(message, lane)
-            return [Acknowledgement(self.generation(device_id), self.marks_of(device_id, self.generation(device_id)))]
+            generation = self.generation(device_id)
+            return [self.signed(device_id, Acknowledgement(generation, self.marks_of(device_id, generation)))]
         if message.seq <= mark:
             self._accept_early(message, lane)
         elif first <= mark + 1:
@@ -171,7 +175,12 @@ class Cloud:
             self.lost_acknowledgements -= 1
             return []
         answer = Acknowledgement(generation, {lane: self.marks.get(key, 0)}, resend, refused)
+        if lane is not Lane.TELEMETRY:
+            answer = self.signed(device_id, answer)
         return [answer, answer] if self.acknowledges_twice else [answer]
+
+    def signed(self, device_id, acknowledgement):
+        return sign_acknowledgement(acknowledgement, device_id, "main", self.key)
 
     def _accept_early(self, message, lane):
         """Like the real one: an emergency counts by its event id, whatever its number."""

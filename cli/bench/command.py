@@ -96,3 +96,81 @@ def edge(
     from cli.bench.edge import measure
 
     _run("measuring the edge", lambda directory: measure(directory, seconds), as_json=as_json)
+
+
+@app.command()
+def wire(
+    repeats: Annotated[int, typer.Option(min=1, max=100, help="How often each part is measured.")] = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """Bytes on the wire of one bike's agent, with TLS and IP headers: per part, per day and per month.
+
+    Example: [bold]fleet bench wire --json[/bold]
+    """
+    from cli.bench.wire import measure
+
+    _run("measuring the wire", lambda directory: measure(directory, repeats), as_json=as_json)
+
+
+@app.command()
+def reconnect(
+    outage_s: Annotated[float, typer.Option(min=0, max=600, help="How long the broker stays away.")] = 2.0,
+    as_json: JsonOption = False,
+) -> None:
+    """The wave of 390 devices after a broker's kill -9: connects a second, time until all are back, an emergency.
+
+    Example: [bold]fleet bench reconnect --outage-s 60 --json[/bold]
+    """
+    from cli.bench.reconnect import measure
+
+    _run("measuring the reconnect wave", lambda directory: measure(directory, outage_s), as_json=as_json)
+
+
+@app.command()
+def fuzz(
+    messages: Annotated[int, typer.Option(min=100, help="Fuzzed messages to send.")] = 100_000,
+    seed: Annotated[int, typer.Option(help="The same seed sends the same messages.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Nonsense through the broker into the ingest: no crash, no blocked lane, flat memory.
+
+    Example: [bold]fleet bench fuzz --messages 100000 --seed 1 --json[/bold]
+    """
+    from cli.bench.fuzz import measure
+
+    _run("fuzzing", lambda directory: measure(directory, messages, seed), as_json=as_json)
+
+
+@app.command()
+def forge(
+    codec: Annotated[int, typer.Option(min=100, help="Attempts at the edge's codec and checks.")] = 1_000_000,
+    mqtt: Annotated[
+        int, typer.Option(min=0, help="Attempts through a broker to an agent with a simulated lock.")
+    ] = 10_000,
+    seed: Annotated[int, typer.Option(help="Gives the same attempts again.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Forged, mutated, expired, replayed and misdirected commands: how many are accepted. Fails if any is.
+
+    Example: [bold]fleet bench forge --codec 1000000 --mqtt 10000 --json[/bold]
+    """
+    from cli.bench.forge import measure
+
+    _run("forging commands", lambda directory: measure(directory, codec, mqtt, seed), as_json=as_json)
+
+
+@app.command()
+def revoke(
+    devices: Annotated[int, typer.Option(min=2, max=2000, help="Devices connected at the same time.")] = 390,
+    revoked: Annotated[
+        int, typer.Option(min=1, max=1000, help="How many of them are revoked, one after another.")
+    ] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """Revoke → disconnected, and that nobody comes back and nobody else is disconnected.
+
+    Example: [bold]fleet bench revoke --devices 390 --revoked 100 --json[/bold]
+    """
+    from cli.bench.revoke import measure
+
+    _run("measuring revocation", lambda directory: measure(directory, devices, revoked), as_json=as_json)

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import devices
 from cli.bench.rig import BenchError, Rig
-from cli.broker import Broker
 from cli.clock import SystemClock, real_now_ms
 from cli.demo.stage import Stage, fleet_of, set_up
 from cli.processes import Child, cpu_seconds, resident_mb, threads_cpu_seconds
@@ -54,8 +53,7 @@ def set_up_with_tls(directory: Path, fleet: Mapping[str, tuple[str, Site]]) -> t
         "FLEET_BROKER_CERTIFICATE_FILE": str(scene.ingester_certificate),
         "FLEET_BROKER_KEY_FILE": str(scene.ingester_key),
         "FLEET_COMMAND_KEY_FILE": str(scene.command_key_file),
-    })  # fmt: skip
-    rig.broker = Broker(directory / "broker", tls=scene.broker_tls, port=rig.broker.port)
+    }, broker_tls=scene.broker_tls)  # fmt: skip
     return scene, rig
 
 

@@ -39,7 +39,7 @@ def measure(directory: Path, messages: int, rate: float, *, naive: bool, tls: bo
     with Rig(directory, devices, {"FLEET_SERIES": "off"}, tls=tls) as rig:
         warm_up = WARM_UP_MESSAGES // DEVICES
         _send(rig, 1, warm_up * DEVICES, 0, at_ms, total=warm_up * DEVICES)
-        load = Load(rig.broker.port, warm_up + 1, messages, at_ms, rate, rig.load_identity)
+        load = Load(rig.broker.services_port, warm_up + 1, messages, at_ms, rate, rig.load_identity)
         cloud_before, broker_before = cpu_seconds(rig.cloud.pid), cpu_seconds(rig.broker.pid)
         started = time.monotonic()
         load.go()
@@ -71,7 +71,7 @@ def measure(directory: Path, messages: int, rate: float, *, naive: bool, tls: bo
 
 
 def _send(rig: Rig, first_seq: int, messages: int, rate: float, at_ms: int, *, total: int) -> None:
-    load = Load(rig.broker.port, first_seq, messages, at_ms, rate, rig.load_identity)
+    load = Load(rig.broker.services_port, first_seq, messages, at_ms, rate, rig.load_identity)
     load.go()
     _wait_for(rig, total)
     load.result()

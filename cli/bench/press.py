@@ -1,6 +1,6 @@
 """Press → notification accepted by another process, from the button's edge, while telemetry floods the broker.
 
-390 devices with their agents, journals and TLS-free loopback links; presses come at random rooms; the
+390 devices with their agents, journals and mutual TLS, as in production; presses come at random rooms; the
 flood is a publisher of its own. The press is the simulator's log line (written before the driver sees the
 bytes), the notification is the receiver's log line (written before its 2xx leaves).
 """
@@ -38,15 +38,21 @@ def measure(directory: Path, seconds: float, flood_per_second: float) -> dict[st
     )
     settings = {"FLEET_WEBHOOK_URL": f"http://127.0.0.1:{receiver_port}/notify"}
     at_ms = real_now_ms()
-    with Rig(directory, {**devices, **{name: kind for name, (kind, _) in fleet.items()}}, settings) as rig:
+    enrolled = {**devices, **{name: kind for name, (kind, _) in fleet.items()}}
+    with Rig(directory, enrolled, settings, tls=True, simulated=fleet) as rig:
         receiver.start()
         key_id, key_file = public_key_of(directory / "cloud" / "command.key", directory)
         sim = Child("sim", [
-            "sim", "--broker-port", str(rig.broker.port), "--plain", "--command-key", str(key_file),
+            "sim", "--broker-port", str(rig.broker.port), "--identities", str(rig.identities),
+            "--authority", rig.load_identity[0], "--command-key", str(key_file),
             "--command-key-id", key_id, "--directory", str(directory / "sim"), "--press-every-s", str(PRESS_EVERY_S),
         ], directory / "sim.log")  # fmt: skip
         messages = round(flood_per_second * (seconds + 5)) // DEVICES * DEVICES
-        load = Load(rig.broker.port, 1, messages, at_ms, flood_per_second) if messages else None
+        load = (
+            Load(rig.broker.services_port, 1, messages, at_ms, flood_per_second, rig.load_identity)
+            if messages
+            else None
+        )
         sim.start()
         try:
             statistics = directory / "sim" / "statistics.json"

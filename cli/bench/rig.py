@@ -7,7 +7,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -16,10 +16,10 @@ from sqlalchemy import Connection
 
 from cli.broker import Broker, BrokerTls, free_port
 from cli.clock import real_now_ms
+from cli.demo.stage import make_identities, put_identity
 from cli.processes import Child
 from cloud.adapters.sql.database import SqlDatabase
 from cloud.adapters.sql.migrate import upgrade
-from cloud.identity.authority import Authority, write_secret
 from cloud.tables import device
 from fleet import topics
 
@@ -44,23 +44,26 @@ class Rig:
         settings: Mapping[str, str] | None = None,
         *,
         tls: bool = False,
+        simulated: Collection[str] = (),
+        broker_tls: BrokerTls | None = None,
     ) -> None:
         """`devices`: id → kind, enrolled with a granted generation, so that messages can begin at once.
 
-        `tls`: mutual TLS towards the broker, for the cloud and for the load (`self.load_identity`).
+        `tls`: mutual TLS as in production, for the cloud, the load (`self.load_identity`) and the devices in
+        `simulated` (`self.identities`). `broker_tls`: the same with a stage's certificates, named in `settings`.
         """
         self.directory = directory
+        self.identities = directory / "identities"
         self.load_identity: list[str] = []
-        identities = _identities(directory / "identities") if tls else None
-        self.broker = Broker(directory / "broker", tls=identities[0] if identities else None, publisher=LOAD)
-        if identities:
-            settings = {**(settings or {}), **identities[1]}
-            self.load_identity = identities[2]
+        if tls:
+            broker_tls, own_settings, self.load_identity = _identities(directory, simulated)
+            settings = {**(settings or {}), **own_settings}
+        self.broker = Broker(directory / "broker", tls=broker_tls, publisher=LOAD)
         self.http_port = free_port()
         self.state_file = directory / "cloud" / "state.db"
         self._devices = devices
         self.cloud = Child("cloud", ["serve"], directory / "cloud.log", {
-            "FLEET_DATA_DIRECTORY": str(directory / "cloud"), "FLEET_BROKER_PORT": str(self.broker.port),
+            "FLEET_DATA_DIRECTORY": str(directory / "cloud"), "FLEET_BROKER_PORT": str(self.broker.services_port),
             "FLEET_HTTP_PORT": str(self.http_port), "FLEET_LOG_LEVEL": "warning", **(settings or {}),
         })  # fmt: skip
 
@@ -127,25 +130,20 @@ class Rig:
             database.close()
 
 
-def _identities(folder: Path) -> tuple[BrokerTls, dict[str, str], list[str]]:
-    """Keys and certificates of broker, cloud (as its settings) and load (authority, certificate, key)."""
+def _identities(directory: Path, simulated: Collection[str]) -> tuple[BrokerTls, dict[str, str], list[str]]:
+    """Keys and certificates of broker, cloud (as its settings), load (authority, certificate, key) and devices."""
     now = dt.datetime.now(dt.UTC)
-    folder.mkdir(parents=True)
-    authority = Authority.create(now)
-    authority_file = folder / "authority.pem"
-    authority_file.write_bytes(authority.certificate_pem)
-    files = {}
-    for name in ("broker", topics.INGESTER_NAME, LOAD):
-        issued = authority.issue_server(["127.0.0.1"], now) if name == "broker" else authority.issue_client(name, now)
-        files[name] = (folder / f"{name}.pem", folder / f"{name}.key")
-        files[name][0].write_bytes(issued.certificate)
-        write_secret(files[name][1], issued.key)
+    folder, tls = make_identities(directory, [topics.INGESTER_NAME, LOAD], now)
+    identities, authority = directory / "identities", folder.device_authority()
+    for device_id in simulated:
+        put_identity(identities, device_id, authority.issue_client(device_id, now))
     cloud = {
-        "FLEET_BROKER_CA_FILE": str(authority_file),
-        "FLEET_BROKER_CERTIFICATE_FILE": str(files[topics.INGESTER_NAME][0]),
-        "FLEET_BROKER_KEY_FILE": str(files[topics.INGESTER_NAME][1]),
+        "FLEET_BROKER_CA_FILE": str(tls.services_root),
+        "FLEET_BROKER_CERTIFICATE_FILE": str(identities / f"{topics.INGESTER_NAME}.pem"),
+        "FLEET_BROKER_KEY_FILE": str(identities / f"{topics.INGESTER_NAME}.key"),
     }
-    return BrokerTls(authority_file, *files["broker"]), cloud, [str(authority_file), *map(str, files[LOAD])]
+    load = [str(tls.services_root), str(identities / f"{LOAD}.pem"), str(identities / f"{LOAD}.key")]
+    return tls, cloud, load
 
 
 class Load:

@@ -43,7 +43,7 @@ def measure(directory: Path, runs: int) -> dict[str, Any]:
 def _slowest(directory: Path, devices: dict[str, str], runs: int) -> tuple[float, float, int]:
     slowest_ready_s = slowest_page_s = 0.0
     parts = 0
-    with Rig(directory, devices) as rig:  # the unmeasured start
+    with Rig(directory, devices, tls=True) as rig:  # the unmeasured start
         for _ in range(runs):
             rig.cloud.stop()
             started_s = time.monotonic()

@@ -170,7 +170,7 @@ class _Demo:
         await asyncio.to_thread(broker.start)
         company = Company(
             scene=scene, fleet=fleet, clock=clock, origin_ms=origin_ms, shift_ms=shift_ms, speed=options.speed,
-            seed=options.seed, broker_port=broker.port, http_port=options.port or free_port(),
+            seed=options.seed, broker=broker, http_port=options.port or free_port(),
             receiver_port=free_port(), counts=options.counts, kind_folders=options.kind_folders,
             stopped=self._stopped, started_s=started_s,
         )  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 import aiohttp
 
+from cli.broker import Broker
 from cli.clock import SystemClock
 from cli.demo import counting, holdings, people, verdict
 from cli.demo.command import DemoError, Result, Stopped, new_rng
@@ -37,7 +38,7 @@ class Company:
 
     def __init__(
         self, *, scene: Stage, fleet: Mapping[str, tuple[str, Site]], clock: SystemClock, origin_ms: int, shift_ms: int,
-        speed: float, seed: int, broker_port: int, http_port: int, receiver_port: int, counts: Mapping[str, int],
+        speed: float, seed: int, broker: Broker, http_port: int, receiver_port: int, counts: Mapping[str, int],
         kind_folders: tuple[Path, ...], stopped: asyncio.Event, started_s: float,
     ) -> None:  # fmt: skip
         """`stopped`: Ctrl-C, also while it starts; `started_s`: when the demo's process began, monotonic."""
@@ -57,7 +58,9 @@ class Company:
         )
         self._cloud = Child("cloud", ["serve"], directory / "cloud.log", {
             "FLEET_DATA_DIRECTORY": str(scene.cloud_directory),
-            "FLEET_BROKER_PORT": str(broker_port),
+            "FLEET_BROKER_PORT": str(broker.services_port),
+            "FLEET_BROKER_PID_FILE": str(broker.pid_file.resolve()),
+            "FLEET_PKI_DIRECTORY": str(scene.pki_directory),
             "FLEET_BROKER_CA_FILE": str(scene.authority_file),
             "FLEET_BROKER_CERTIFICATE_FILE": str(scene.ingester_certificate),
             "FLEET_BROKER_KEY_FILE": str(scene.ingester_key),
@@ -70,7 +73,7 @@ class Company:
             "FLEET_KIND_FOLDERS": json.dumps([str(folder.resolve()) for folder in kind_folders]),
         })  # fmt: skip
         arguments = [
-            "sim", "--broker-port", str(broker_port), "--identities", str(scene.identities),
+            "sim", "--broker-port", str(broker.port), "--identities", str(scene.identities),
             "--authority", str(scene.authority_file), "--command-key", str(scene.command_public_file),
             "--command-key-id", scene.command_key_id, "--directory", str(directory), "--scenario", "demo",
             "--seed", str(seed), "--speed", str(speed), "--origin-ms", str(origin_ms), "--shift-ms", str(shift_ms),

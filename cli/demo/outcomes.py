@@ -89,21 +89,43 @@ def compare_telemetry(
 
     A reading whose line was damaged may arrive or not. `until_ms`: later readings need not be there yet.
     """
+    found = telemetry_differences(kind, truth, stored, until_ms, compared_max)
+    return Telemetry(found.compared, len(found.lost), len(found.doubled))
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetryDifferences:
+    """The same by name: device and moment of each."""
+
+    compared: int
+    lost: Sequence[str]
+    doubled: Sequence[str]
+
+
+def telemetry_differences(
+    kind: str,
+    truth: Sequence[dict[str, Any]],
+    stored: Readings,
+    until_ms: int,
+    compared_max: int = COMPARED_READINGS_MAX,
+) -> TelemetryDifferences:
+    """See `compare_telemetry`."""
     readings = [line for line in truth if line["kind"] == kind and line["what"] == "reading"]
     happened: dict[str, Counter[int]] = {}
     for line in readings:
         happened.setdefault(line["device_id"], Counter())[line["facts"]["at"]] += 1
     due = [line for line in readings if line["line"] == "intact" and line["facts"]["at"] <= until_ms][-compared_max:]
-    lost = sum(not _is_stored(line, stored) for line in due)
-    doubled = sum(
-        max(0, len(points) - happened.get(device_id, Counter())[at_ms])
+    lost = [f"{line['device_id']} at {line['facts']['at']}" for line in due if not is_stored(line, stored)]
+    doubled = [
+        f"{device_id} at {at_ms}"
         for device_id, by_moment in stored.items()
         for at_ms, points in by_moment.items()
-    )
-    return Telemetry(len(due), lost, doubled)
+        for _ in range(len(points) - happened.get(device_id, Counter())[at_ms])
+    ]
+    return TelemetryDifferences(len(due), lost, doubled)
 
 
-def _is_stored(line: Mapping[str, Any], stored: Readings) -> bool:
+def is_stored(line: Mapping[str, Any], stored: Readings) -> bool:
     """Whether a point of that moment has every value of the reading (a value that is null is no field)."""
     wanted = {name: value for name, value in line["facts"].items() if name != "at" and value is not None}
     points = stored.get(line["device_id"], {}).get(line["facts"]["at"], [])
@@ -127,17 +149,25 @@ def doubled_notices(notices: Sequence[Mapping[str, Any]]) -> int:
     sending and noting leaves no other way). Another content under that id is one, and so is a second
     delivery about one press; an escalation or an answer says something else.
     """
+    return len(doubled_notice_names(notices))
+
+
+def doubled_notice_names(notices: Sequence[Mapping[str, Any]]) -> list[str]:
+    """See `doubled_notices`: which delivery or which page."""
     by_delivery: dict[str, str] = {}
-    surplus = 0
+    surplus = []
     for notice in notices:
         content = json.dumps(notice["notification"], sort_keys=True)
-        surplus += by_delivery.setdefault(notice["delivery_id"], content) != content
+        if by_delivery.setdefault(notice["delivery_id"], content) != content:
+            surplus.append(f"delivery {notice['delivery_id']}: twice, with different words")
     pages = Counter(
         (found["reference"], found["facts"]["event_id"])
         for found in map(json.loads, by_delivery.values())
         if found["kind_of"] == "call" and found["facts"].get("step") == "press"
     )
-    return surplus + sum(count - 1 for count in pages.values())
+    for (call_id, event_id), count in pages.items():
+        surplus += [f"call {call_id}: press {event_id} told {count} times"] * (count - 1)
+    return surplus
 
 
 def _surplus(names: Iterable[str]) -> int:

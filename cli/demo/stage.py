@@ -15,13 +15,13 @@ from cloud.adapters.sql.database import SqlDatabase
 from cloud.adapters.sql.migrate import upgrade
 from cloud.devices import repository as device_rows
 from cloud.identity.authority import (
-    Authority,
     Credentials,
     command_key_id,
     load_or_create_command_key,
     public_pem,
     write_secret,
 )
+from cloud.identity.pki_folder import PkiFolder
 from cloud.members.repository import add_person
 from cloud.members.seed import DemoPerson, seed_demo
 from cloud.tables import person as person_table
@@ -40,7 +40,9 @@ class Stage:
     """Where everything of one demo lies."""
 
     directory: Path
+    pki_directory: Path
     authority_file: Path
+    """The services' root: who devices and the cloud check the broker against."""
     ingester_certificate: Path
     ingester_key: Path
     broker_tls: BrokerTls
@@ -98,21 +100,21 @@ def set_up(directory: Path, fleet: Mapping[str, tuple[str, Site]], seed: int, no
     identities = directory / "identities"
     identities.mkdir(parents=True, exist_ok=True)
     (directory / "cloud").mkdir(exist_ok=True)
-    authority = Authority.create(now)
-    (directory / "authority.pem").write_bytes(authority.certificate_pem)
-    _write(identities, "broker", authority.issue_server(["127.0.0.1", "localhost"], now))
-    for name in (INGESTER, *fleet):
-        _write(identities, name, authority.issue_client(name, now))
+    folder, tls = make_identities(directory, [INGESTER], now)
+    devices_authority = folder.device_authority()
+    for device_id in fleet:
+        put_identity(identities, device_id, devices_authority.issue_client(device_id, now))
     command_key_file = directory / "cloud" / "command.key"
     command_key = load_or_create_command_key(command_key_file).public_key()
     (directory / "command.pem").write_bytes(public_pem(command_key))
     people, extras = _fill_database(directory / "cloud" / "state.db", fleet, seed, now_ms)
     return Stage(
         directory=directory,
-        authority_file=directory / "authority.pem",
+        pki_directory=folder.directory,
+        authority_file=tls.services_root,
         ingester_certificate=identities / f"{INGESTER}.pem",
         ingester_key=identities / f"{INGESTER}.key",
-        broker_tls=BrokerTls(directory / "authority.pem", identities / "broker.pem", identities / "broker.key"),
+        broker_tls=tls,
         command_key_file=command_key_file,
         command_public_file=directory / "command.pem",
         command_key_id=command_key_id(command_key),
@@ -121,9 +123,26 @@ def set_up(directory: Path, fleet: Mapping[str, tuple[str, Site]], seed: int, no
     )
 
 
-def _write(folder: Path, name: str, credentials: Credentials) -> None:
+def make_identities(directory: Path, services: Sequence[str], now: dt.datetime) -> tuple[PkiFolder, BrokerTls]:
+    """Both domains in `directory`/pki, the broker's certificate, and those of `services` in `directory`/identities."""
+    folder = PkiFolder((directory / "pki").resolve())
+    folder.initialise(now)
+    folder.issue_server(["127.0.0.1", "localhost"], now)
+    authority = folder.authority("services")
+    for name in services:
+        put_identity(directory / "identities", name, authority.issue_client(name, now))
+    tls = BrokerTls(
+        folder.root_file("devices"), folder.root_file("services"), *folder.issued_files("broker"),
+        folder.revocation_file,
+    )  # fmt: skip
+    return folder, tls
+
+
+def put_identity(folder: Path, name: str, credentials: Credentials) -> None:
+    """Write `<name>.pem` and `<name>.key`; hundreds of them, so not each with a wait for the disk."""
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.pem").write_bytes(credentials.certificate)
-    write_secret(folder / f"{name}.key", credentials.key)
+    write_secret(folder / f"{name}.key", credentials.key, durable=False)
 
 
 def _fill_database(

@@ -13,7 +13,7 @@ from cloud.api.paging import mark
 from cloud.api.problem import conflict, not_found
 from cloud.dispatch.orders import alarm_cause
 from cloud.ports import Database, IntentRefusedError, LaneIntents
-from cloud.rules.conditions import silence_alarm
+from cloud.rules.conditions import link_alarms
 from fleet.clock import Clock
 from fleet.kind import AlarmDefinition
 
@@ -85,7 +85,7 @@ class AlarmService:
             known = devices.kinds().get(kind)
             if known is None:
                 return None
-            table = (*devices.role(kind, "rules").ALARMS, silence_alarm(known))
+            table = (*devices.role(kind, "rules").ALARMS, *link_alarms(known))
             self._definitions[kind] = {definition.key: definition for definition in table}
         return self._definitions[kind].get(key)
 

@@ -74,8 +74,11 @@ async def _run_roles(parts: Parts, stack: AsyncExitStack) -> None:
             if "api" in roles:
                 for follow_commits in parts.handlers.followers:
                     group.create_task(endless(follow_commits()))
-            if "ingest" in roles or "dispatch" in roles:
+            for run in parts.identity_work():
+                group.create_task(endless(run()))
+            if "ingest" in roles or "dispatch" in roles or parts.identity is not None:
                 group.create_task(endless(parts.watch.run()))
+            if "ingest" in roles or "dispatch" in roles:
                 group.create_task(endless(commands.run(sends="ingest" in roles, expires="dispatch" in roles)))
             group.create_task(serve_http(parts))
     except* StoppedError:

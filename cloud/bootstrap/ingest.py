@@ -8,6 +8,7 @@ from cloud.adapters.mqtt.link import BrokerLink
 from cloud.adapters.mqtt.options import ReceiverOptions
 from cloud.adapters.series_sqlite import SqliteSeries
 from cloud.adapters.sql.patience import endless
+from cloud.bootstrap.enrolment import identity_desk
 from cloud.bootstrap.parts import Parts, Surroundings
 from cloud.data_directory import stable_name
 from cloud.drain_rows import DrainPosition, Quarantine
@@ -20,7 +21,7 @@ from cloud.timeseries import retention
 from cloud.timeseries.drain import SeriesDrain
 from cloud.timeseries.spool import Spool
 from cloud.watched import watch_drain, watch_ingest
-from fleet.topics import shard_of
+from fleet.topics import INGESTER_NAME, shard_of
 
 
 async def start_ingest(parts: Parts, stack: AsyncExitStack, group: asyncio.TaskGroup) -> None:
@@ -38,7 +39,9 @@ async def start_ingest(parts: Parts, stack: AsyncExitStack, group: asyncio.TaskG
     stack.callback(spool.close)
     leases = Leases(database, name, around.real_now_ms)
     stack.push_async_callback(leases.release)
-    parts.commands.mine = lambda device_id: shard_of(device_id) in leases.shards
+    desk = identity_desk(settings, around, database, link.publish)
+    group.create_task(endless(desk.run()))
+    parts.commands.link_is_up = lambda: link.connected
     pipeline = Pipeline(
         kinds=devices.kinds(), link=link, spool=spool, spool_name=name, database=database, leases=leases,
         dispatch=parts.dispatch, commands=parts.commands, acknowledger=parts.acknowledger, intents=parts.intents,
@@ -46,7 +49,14 @@ async def start_ingest(parts: Parts, stack: AsyncExitStack, group: asyncio.TaskG
         clock=around.clock, limits=PipelineLimits(
             batch_messages_max=settings.batch_messages_max, twin_flush_s=settings.twin_flush_ms / 1000
         ),
+        identity=desk,
     )  # fmt: skip
+
+    def takes_commands(device_id: str) -> bool:
+        lane = pipeline.lanes.get(device_id)
+        return shard_of(device_id) in leases.shards and not (lane is not None and lane.revoked)
+
+    parts.commands.mine = takes_commands
     waiting = {True: "loading", False: "another ingester holds its shards"}
     checks["ingest"] = lambda: "ok" if pipeline.ready.is_set() else waiting[bool(leases.shards)]
     checks["broker"] = lambda: "ok" if link.connected else "not connected"
@@ -66,7 +76,7 @@ async def start_ingest(parts: Parts, stack: AsyncExitStack, group: asyncio.TaskG
 
 def _link(settings: CloudSettings, around: Surroundings) -> BrokerLink:
     options = ReceiverOptions(
-        client_id=f"ingester-{around.new_id()[:8]}",
+        client_id=f"{INGESTER_NAME}-{around.new_id()[:8]}",
         host=settings.broker_host,
         port=settings.broker_port,
         tls=broker_tls(settings),

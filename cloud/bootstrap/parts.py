@@ -15,17 +15,19 @@ from cloud.adapters.sql.opening import open_database
 from cloud.adapters.sql.signals import PostgresSignals
 from cloud.api.changes import Changes
 from cloud.api.services import Services
+from cloud.bootstrap.enrolment import enrolment_service, make_registrar, watch_registrar
+from cloud.bootstrap.identity import OnlineIdentity, open_identity, watch_identity, watch_own_certificate
 from cloud.data_directory import one_at_a_time, stable_name
 from cloud.device_commands.service import DeviceCommands
 from cloud.dispatch.outbox import Outbox
 from cloud.dispatch.planner import Dispatch
-from cloud.identity.authority import command_key_id
-from cloud.identity.files import ConfigurationError, command_key
+from cloud.identity.files import ConfigurationError, command_keys
+from cloud.identity.registrar import Registrar
 from cloud.ingest.acknowledger import Acknowledger
 from cloud.intents import IntentDesk
 from cloud.members.service import MemberService
 from cloud.model import Downstream
-from cloud.ports import NotificationChannel, SeriesStore, Signals
+from cloud.ports import AsyncWork, NotificationChannel, SeriesStore, Signals
 from cloud.settings import CloudSettings
 from cloud.signals import Alone, Topic
 from cloud.watch import Watch
@@ -67,6 +69,13 @@ class Parts:
     to_devices: "_LatePublish"
     watch: Watch
     checks: dict[str, Callable[[], str]] = field(default_factory=dict)
+    identity: OnlineIdentity | None = None
+    """Set where devices' certificates are signed and revoked."""
+    registrar: Registrar | None = None
+
+    def identity_work(self) -> list[AsyncWork]:
+        """What keeps the revocation list fresh, signs and revokes, where this process does so."""
+        return [] if self.identity is None or self.registrar is None else [self.identity.keeper.run, self.registrar.run]
 
 
 class _LatePublish:
@@ -84,16 +93,15 @@ async def assemble(
     settings: CloudSettings, around: Surroundings, roles: Collection[str], stack: AsyncExitStack
 ) -> Parts:
     """Open the database, make every part, join them. Raises ConfigurationError."""
+    keys = command_keys(settings)
     database = await open_database(settings)
     stack.callback(database.close)
-    key = command_key(settings)
-    key_id = command_key_id(key.public_key())
     name = f"{'-'.join(roles)}-{around.new_id()[:8]}"
     signals = Alone() if database.is_sqlite else PostgresSignals(settings.sql_url(), name, around.randomness)
     changes = Changes(signals=None if database.is_sqlite else signals)
     to_devices = _LatePublish()
     handlers = products.Handlers()
-    commands = DeviceCommands(database, around.clock, to_devices, key_id, key, around.new_id, handlers.outcomes)
+    commands = DeviceCommands(database, around.clock, to_devices, keys, around.new_id, handlers.outcomes)
     intents = IntentDesk(database, around.clock, around.new_id)
     channels = await _channels(settings, around, database, changes, stack)
     outbox = Outbox(
@@ -103,21 +111,29 @@ async def assemble(
     series = _series(settings)
     stack.push_async_callback(series.close)
     sessions = MemberService(database, around.clock, secure_cookies=settings.public_url.startswith("https://"))
+    enrolment = enrolment_service(settings, around, database, keys)
     services = Services()
     services.add(sessions)
     products.add_services(
         services, handlers, database=database, clock=around.clock, commands=commands, intents=intents, series=series,
-        changes=changes, new_id=around.new_id,
+        changes=changes, new_id=around.new_id, enrolment=enrolment,
     )  # fmt: skip
     _hear_other_processes(signals, outbox, commands, intents)
     watched = stable_name(settings.data_directory / "ingester-id", around.new_id) if "ingest" in roles else "dispatch"
     watch = Watch(database, around.clock, watched, [channel.name for channel in channels], outbox.wake)
     REGISTRY.register(watch.numbers)
     stack.callback(REGISTRY.unregister, watch.numbers)
+    watch_own_certificate(watch, settings, around.real_now_ms)
+    registrar = None
+    identity = open_identity(settings, around.real_now_ms, database) if "api" in roles else None
+    if identity is not None:
+        watch_identity(watch, identity.keeper)
+        registrar = make_registrar(settings, around, database, identity, enrolment)
+        watch_registrar(watch, registrar)
     return Parts(
-        settings, around, roles, database, signals, changes, commands, Acknowledger(key_id, key), intents,
+        settings, around, roles, database, signals, changes, commands, Acknowledger(keys), intents,
         Dispatch([channel.name for channel in channels]), outbox, handlers, series, services, sessions, to_devices,
-        watch,
+        watch, identity=identity, registrar=registrar,
     )  # fmt: skip
 
 

@@ -2,10 +2,19 @@
 
 A command is a row before it is a message. It travels once, is never retained, and ends `expired` when
 the device did not accept it in time: it can't fire later, because the device checks the same limit by
-an authenticated clock and remembers the ids it has seen.
+an authenticated clock and remembers the ids it has seen. No broker keeps it for a device that is away
+(sessions end with their connection), so a command given to one that is offline ends `expired`.
+
+| bound | at the bound | metric |
+|---|---|---|
+| `OPEN_PER_DEVICE_MAX` commands of one device without an end | refused, HTTP 409 | `fleet_commands_refused_total` |
+| `OPEN_URGENT_PER_DEVICE_MAX` urgent ones, counted apart | refused and logged | the same, `bound="urgent"` |
+| `OPEN_PER_ACTOR_MAX` of one person over all devices | refused, HTTP 429 | the same, `bound="actor"` |
+| the link's queue to the broker | the newest is dropped and ends `expired` | `fleet_link_routine_publishes_dropped` |
 """
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -16,15 +25,28 @@ from sqlalchemy import Connection, RowMapping
 
 import devices
 from cloud.device_commands import repository
+from cloud.metrics import COMMANDS_ENDED, COMMANDS_REFUSED
 from cloud.model import CommandOutcome, Downstream, OutcomeHandler
-from cloud.ports import Database, Publish
+from cloud.ports import CommandQueueFullError, Database, Publish, SigningKeys
 from fleet import topics
 from fleet.clock import MILLISECONDS_PER_SECOND, Clock
+from fleet.envelope import Acknowledgement, encode
 from fleet.kind import literal_of
 from fleet.messages import Command, Reply, ReplyStatus
-from fleet.signing import CommandOrder, Signer, sign_command
+from fleet.signing import CommandOrder, sign_command
 
 OPEN_PER_DEVICE_MAX: Final = 16
+OPEN_URGENT_PER_DEVICE_MAX: Final = 16
+"""Feedback to somebody who calls for help is not refused because 16 others wait."""
+OPEN_PER_ACTOR_MAX: Final = 64
+SYSTEM_ACTOR: Final = "system"
+AHEAD_S_MAX: Final = 60.0
+"""Real seconds: a command from further in the future was issued before our clock was set back."""
+NUDGE_S: Final = 2.0
+NUDGES_MAX: Final = 200
+"""Every so many real seconds so many devices are asked to say hello after the command keys changed …"""
+NUDGE_AGAIN_S: Final = 20.0
+"""… and those that did not are asked again after so long."""
 ACCEPT_GRACE_S: Final = 2.0
 """Business seconds after `not_after` in which an `accepted` that was in flight may still arrive."""
 _NEVER_BEGAN: Final = frozenset({ReplyStatus.EXPIRED, ReplyStatus.REFUSED})
@@ -45,36 +67,41 @@ class DeviceCommands:
         database: Database,
         clock: Clock,
         publish: Publish,
-        key_id: str,
-        signer: Signer,
+        keys: SigningKeys,
         new_id: Callable[[], str],
         outcome_handlers: Mapping[str, Sequence[OutcomeHandler]] | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._publish = publish
-        self._key_id = key_id
-        self._signer = signer
+        self._keys = keys
+        self._nudged: dict[str, float] = {}
+        self._nudged_s = -math.inf
+        self._looked_ms: int | None = None
         self._new_id = new_id
         self._handlers = {} if outcome_handlers is None else outcome_handlers  # filled after we are made
         self._wake = asyncio.Event()
         self._waiting: dict[str, set[asyncio.Future[tuple[str, str] | None]]] = defaultdict(set)
         self.mine: Callable[[str], bool] = lambda _device_id: True
         """Whether this process sends to that device; an ingester sets it to the shards it holds."""
+        self.link_is_up: Callable[[], bool] = lambda: True
+        """Whether the broker takes something now; while it does not, commands stay queued."""
 
     def order(
         self, tx: Connection, device_id: str, command: Command, *, actor: str, lifetime_s: float | None = None
     ) -> str:
         """Record a command inside the caller's transaction; see `cloud.ports.CommandSender`."""
         row = repository.device_of(tx, device_id)
-        if row is None or row["retired_at"] is not None:
+        if row is None or row["retired_at"] is not None or row["revoked_at"] is not None:
             raise LookupError(f"no device {device_id!r} in service")
         kind = devices.kind_named(row["kind"])
         if type(command) not in kind.commands:
             raise ValueError(f"a {kind.name} knows no {command.action!r}")
-        if repository.open_count(tx, device_id) >= OPEN_PER_DEVICE_MAX:
-            raise ValueError(f"{device_id} has {OPEN_PER_DEVICE_MAX} unanswered commands; wait until they end")
+        self._refuse_beyond_bounds(tx, device_id, command, actor)
         now_ms = self._clock.now_ms()
+        # Their order at the device is that of `issued_at`, so no two share one; a clock that was set counts anew.
+        last_ms = repository.last_issued_at(tx, device_id)
+        issued_at = last_ms + 1 if now_ms <= last_ms < now_ms + MILLISECONDS_PER_SECOND else now_ms
         limit_s = min(lifetime_s or command.lifetime_s_max, command.lifetime_s_max)
         command_id = self._new_id()
         repository.insert(
@@ -85,15 +112,51 @@ class DeviceCommands:
                 "action": literal_of(type(command), "action"),
                 "arguments": command.model_dump_json(),
                 "actor": actor,
-                "issued_at": now_ms,
+                "issued_at": issued_at,
                 "not_after": now_ms + round(limit_s * MILLISECONDS_PER_SECOND),
                 "generation": row["generation"],
                 "status": repository.QUEUED,
                 "reason": "",
                 "changed_at": now_ms,
+                "urgent": int(command.urgent),
             },
         )
         return command_id
+
+    @staticmethod
+    def _refuse_beyond_bounds(tx: Connection, device_id: str, command: Command, actor: str) -> None:
+        bound, most = ("urgent", OPEN_URGENT_PER_DEVICE_MAX) if command.urgent else ("device", OPEN_PER_DEVICE_MAX)
+        if repository.open_count(tx, device_id, urgent=command.urgent) >= most:
+            COMMANDS_REFUSED.labels(bound).inc()
+            raise CommandQueueFullError(bound, f"{device_id} has {most} unanswered commands; wait until they end")
+        if actor != SYSTEM_ACTOR and repository.open_count_of(tx, actor) >= OPEN_PER_ACTOR_MAX:
+            COMMANDS_REFUSED.labels("actor").inc()
+            raise CommandQueueFullError(
+                "actor", f"{OPEN_PER_ACTOR_MAX} of your commands have not ended yet; wait until they do"
+            )
+
+    async def cancel(self, command_id: str, also: Callable[[Connection], None]) -> bool:
+        """End a command that has not left yet; False if it has, or is unknown or over. See `cloud.ports`."""
+        now_ms = self._clock.now_ms()
+
+        def end(tx: Connection) -> list[CommandOutcome]:
+            row = repository.cancel_queued(tx, command_id, now_ms)
+            if row is None:
+                return []
+            also(tx)
+            status, reason = ReplyStatus.REFUSED.value, "cancelled"
+            outcome = CommandOutcome(command_id, row["device_id"], row["action"], status, reason, now_ms)
+            return [self._settle(tx, outcome)]
+
+        outcomes = await self._database.write(end)
+        self.settled(outcomes)
+        return bool(outcomes)
+
+    @staticmethod
+    def record_keys(tx: Connection, said: Sequence[tuple[str, Sequence[str]]]) -> None:
+        """Part of the pipeline's commit: which command keys devices said they trust."""
+        for device_id, key_ids in said:
+            repository.save_trusted(tx, device_id, " ".join(sorted(key_ids)))
 
     def after_commit(self) -> None:
         """Wake the sender of this process; call it when the transaction that ordered a command is committed."""
@@ -126,6 +189,8 @@ class DeviceCommands:
         return outcomes
 
     def _settle(self, tx: Connection, outcome: CommandOutcome) -> CommandOutcome:
+        if outcome.status in repository.FINAL:
+            COMMANDS_ENDED.labels(outcome.status, outcome.reason).inc()
         for handler in self._handlers.get(outcome.action, ()):
             handler(tx, outcome)
         return outcome
@@ -178,8 +243,11 @@ class DeviceCommands:
     async def run(self, *, sends: bool = True, expires: bool = True) -> None:
         """Send what is queued as soon as it is committed; expire what was not answered."""
         while True:
+            if self._keys.refresh():
+                self._nudged.clear()  # there is news again for those that were asked
             if sends:
                 await self._send_queued()
+                await self._tell_of_keys()
             due = await self._expire() if expires else POLL_S
             with suppress(TimeoutError):  # no `wait_for`: in Python 3.11 it may swallow the cancellation that ends us
                 async with asyncio.timeout(min(POLL_S, due)):
@@ -187,13 +255,19 @@ class DeviceCommands:
             self._wake.clear()
 
     async def _send_queued(self) -> None:
-        now_ms = self._clock.now_ms()
+        if not self.link_is_up():
+            return  # an outage of ours: they stay queued, can be cancelled, and expire in their time
+        now_ms, now_s = self._clock.now_ms(), self._clock.monotonic_s()
 
         def take(tx: Connection) -> list[Downstream]:
             rows = repository.queued(tx, SEND_BATCH_MAX, self.mine)
             repository.mark_sent(tx, [row["id"] for row in rows], now_ms)
             return [
-                Downstream(topics.down(row["device_id"], topics.DownChannel.COMMAND), self._signed(row))
+                Downstream(
+                    topics.down(row["device_id"], topics.DownChannel.COMMAND),
+                    self._signed(row),
+                    expires_s=now_s + (row["not_after"] - now_ms) / MILLISECONDS_PER_SECOND / self._clock.speed,
+                )
                 for row in rows
                 if row["not_after"] >= now_ms
             ]
@@ -213,15 +287,46 @@ class DeviceCommands:
             not_after=row["not_after"],
             command=msgspec.Raw(row["arguments"].encode()),
         )
-        return sign_command(order, self._key_id, self._signer)
+        return sign_command(order, *self._keys.for_command(row["trusted"].split()))
+
+    async def _tell_of_keys(self) -> None:
+        """Ask connected devices that trust other keys than announced to say hello: the welcome tells them."""
+        now_s = self._clock.monotonic_s()
+        if not self._keys.version or now_s - self._nudged_s < NUDGE_S or not self.link_is_up():
+            return
+        self._nudged_s = now_s
+        self._nudged = {who: at_s for who, at_s in self._nudged.items() if now_s - at_s < NUDGE_AGAIN_S}
+        announced, most = " ".join(self._keys.announced_ids), NUDGES_MAX + len(self._nudged)
+        rows = await self._database.read(lambda tx: repository.not_informed(tx, announced, most))
+        messages = []
+        for row in rows:
+            device_id = row["device_id"]
+            if device_id in self._nudged or not self.mine(device_id):
+                continue
+            self._nudged[device_id] = now_s
+            nudge = Acknowledgement(generation=row["generation"], marks={}, greet=True)
+            messages.append(Downstream(topics.down(device_id, topics.DownChannel.ACK), encode(nudge)))
+        if messages:
+            self._publish(messages)
+
+    def _clock_went_back(self, now_ms: int) -> bool:
+        """Since the last look; at the start it may have, while nobody looked."""
+        before_ms, self._looked_ms = self._looked_ms, now_ms
+        return before_ms is None or now_ms < before_ms
 
     async def _expire(self) -> float:
         """End overdue commands; real seconds until the next one may be."""
         now_ms = self._clock.now_ms()
         not_accepted = now_ms - round(ACCEPT_GRACE_S * MILLISECONDS_PER_SECOND)
         unfinished = now_ms - round(FINISH_WITHIN_S * MILLISECONDS_PER_SECOND)
+        ahead_ms = round(AHEAD_S_MAX * MILLISECONDS_PER_SECOND * self._clock.speed)
+        if self._clock_went_back(now_ms):
+            await self._database.write(lambda tx: repository.follow_clock(tx, now_ms, ahead_ms))
         found, limit = await self._database.read(
-            lambda tx: (bool(repository.overdue(tx, not_accepted, unfinished)), repository.next_not_after(tx))
+            lambda tx: (
+                bool(repository.overdue(tx, not_accepted, unfinished)),
+                repository.next_overdue_at(tx, now_ms - not_accepted, now_ms - unfinished),
+            )
         )
         if found:
 
@@ -239,5 +344,5 @@ class DeviceCommands:
             self.settled(await self._database.write(end))
         if limit is None:
             return POLL_S
-        wait_ms = max(limit - not_accepted, 0)
+        wait_ms = max(limit - now_ms, 0)
         return max(wait_ms / MILLISECONDS_PER_SECOND / self._clock.speed, 0.05)

@@ -1,6 +1,6 @@
 """SQL of devices, twins, events, commands and quarantine: reads, and the rows that admins make."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import (
@@ -67,6 +67,7 @@ def _lines(heard_since: Mapping[str, int]) -> Select[Any]:
         twin.c.last_reading_at,
         twin.c.online.label("link_online"),
         twin.c.link_changed_at,
+        twin.c.presence,
         is_online(heard_since).label("is_online"),
         calls.label("open_calls"),
         alarms.label("open_alarms"),
@@ -134,13 +135,33 @@ def events_after(tx: Connection, after: int, limit: int) -> list[Row[Any]]:
     return list(tx.execute(select(*columns).where(event.c.id > after).order_by(event.c.id).limit(limit)))
 
 
-def commands_of(tx: Connection, device_id: str, limit: int) -> list[Row[Any]]:
-    query = select(command).where(command.c.device_id == device_id)
+def _commands(heard_since: Mapping[str, int]) -> Select[Any]:
+    """Commands, each with whether its device can be reached (`reachable`)."""
+    reachable = is_online(heard_since).label("reachable")
+    return select(command, reachable).select_from(
+        command.join(device, device.c.device_id == command.c.device_id).outerjoin(
+            twin, twin.c.device_id == device.c.device_id
+        )
+    )
+
+
+def commands_of(
+    tx: Connection, heard_since: Mapping[str, int], device_id: str, before: int | None, limit: int,
+    *, statuses: Collection[str] = (), action: str = "",
+) -> list[Row[Any]]:  # fmt: skip
+    """Commands of a device issued before `before`, newest first; all statuses and actions, or the named ones."""
+    query = _commands(heard_since).where(command.c.device_id == device_id)
+    if before is not None:
+        query = query.where(command.c.issued_at < before)
+    if statuses:
+        query = query.where(command.c.status.in_(sorted(statuses)))
+    if action:
+        query = query.where(command.c.action == action)
     return list(tx.execute(query.order_by(command.c.issued_at.desc()).limit(limit)))
 
 
-def command_row(tx: Connection, command_id: str) -> Row[Any] | None:
-    return tx.execute(select(command).where(command.c.id == command_id)).one_or_none()
+def command_row(tx: Connection, heard_since: Mapping[str, int], command_id: str) -> Row[Any] | None:
+    return tx.execute(_commands(heard_since).where(command.c.id == command_id)).one_or_none()
 
 
 def quarantined(tx: Connection, before: int | None, limit: int) -> list[Row[Any]]:

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cloud.devices.link_views import PresenceAnswer
 from fleet.topics import DEVICE_ID_PATTERN
 
 DeviceStatus = Literal["online", "silent", "retired"]
@@ -104,6 +105,7 @@ class DeviceAnswer(DeviceLine):
     title_en: str
     state: dict[str, Any]
     link: LinkAnswer | None
+    presence: PresenceAnswer | None = None
     last_reading_at: int | None
     enrolled_at: int
     retired_at: int | None
@@ -142,16 +144,31 @@ class EventList(BaseModel):
 
 
 class CommandAnswer(BaseModel):
-    """A command and how far it came; `reason` as in the device's reply."""
+    """A command and how far it came; `status` and `reason` as in the device's reply, or `queued` and `sent` before it.
+
+    `device_offline`: the command is not over, and its device cannot be reached now; if that stays so until
+    `not_after` it ends `expired`, and never acts later.
+    """
 
     id: str
     device_id: str
     action: str
+    arguments: dict[str, Any]
+    actor: str
     status: str
     reason: str
     issued_at: int
     not_after: int
+    changed_at: int
     final: bool
+    device_offline: bool
+
+
+class CommandList(BaseModel):
+    """Newest first; `next_before` is None at the end."""
+
+    commands: list[CommandAnswer]
+    next_before: int | None
 
 
 class QuarantineLine(BaseModel):

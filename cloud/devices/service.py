@@ -2,7 +2,7 @@
 
 import json
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -14,8 +14,17 @@ from cloud import audit
 from cloud.api.access import Person, Role
 from cloud.api.problem import ProblemError, conflict, not_found
 from cloud.devices import repository
+from cloud.devices.link_rows import LinkRows, Moment, read_link
 from cloud.devices.schemas import EnrolBody
-from cloud.ports import CommandSender, Database, IntentRefusedError, LaneIntents, SeriesError, SeriesStore
+from cloud.ports import (
+    CommandQueueFullError,
+    CommandSender,
+    Database,
+    IntentRefusedError,
+    LaneIntents,
+    SeriesError,
+    SeriesStore,
+)
 from devices import UnknownKindError
 from fleet.clock import MILLISECONDS_PER_SECOND, Clock
 from fleet.kind import Kind
@@ -72,8 +81,21 @@ class DeviceService:
             )
         )
 
-    async def everything_about(self, device_id: str) -> tuple[Row[Any], list[Row[Any]], list[Row[Any]], list[Row[Any]]]:
-        """(device with twin, open calls, alarms, orders); raises ProblemError 404."""
+    def moment(self) -> Moment:
+        """Now, and how far what is stored may be behind."""
+        return Moment(self._clock.now_ms(), round(TWIN_DELAY_S * MILLISECONDS_PER_SECOND * self._clock.speed))
+
+    async def link_rows(self, device_id: str) -> LinkRows:
+        """What is stored about a device's data link; raises ProblemError 404."""
+        rows = await self._database.read(lambda tx: read_link(tx, device_id))
+        if rows is None:
+            raise not_found("device", device_id)
+        return rows
+
+    async def everything_about(
+        self, device_id: str
+    ) -> tuple[Row[Any], list[Row[Any]], list[Row[Any]], list[Row[Any]], Moment]:
+        """(device with twin, open calls, alarms, orders, when that was); raises ProblemError 404."""
         heard_since = self.heard_since()
 
         def read(tx: Connection) -> tuple[Row[Any] | None, list[Row[Any]], list[Row[Any]], list[Row[Any]]]:
@@ -87,7 +109,7 @@ class DeviceService:
         row, calls, alarms, orders = await self._database.read(read)
         if row is None:
             raise not_found("device", device_id)
-        return row, calls, alarms, orders
+        return row, calls, alarms, orders, self.moment()
 
     async def series(
         self, device_id: str, field: str, from_ms: int, to_ms: int, step_s: int
@@ -160,7 +182,8 @@ class DeviceService:
         """Order a command; returns its id.
 
         Raises:
-            ProblemError: 404, 403 for a role that may not, 422 for wrong arguments, 409 when it can't be taken.
+            ProblemError: 404, 403 for a role that may not, 422 for wrong arguments, 409 when the device can't take
+                it, 429 when too many of this person's commands have no end yet.
         """
         kind = await self.kind_of(device_id)
         command = parse_command(kind, body)
@@ -177,6 +200,8 @@ class DeviceService:
             row = repository.device_row(tx, device_id)
             if row is None or row.retired_at is not None:
                 raise conflict("retired", f"{device_id} is retired and takes no commands.")
+            if row.revoked_at is not None:
+                raise conflict("revoked", f"{device_id} is revoked and takes no commands; enrol it anew.")
             command_id = self._commands.order(tx, device_id, command, actor=person.id)
             detail = {"action": command.action, "command_id": command_id}
             audit.record(tx, now_ms, person.id, "device.command", device_id, detail)
@@ -186,6 +211,10 @@ class DeviceService:
             command_id = await self._database.write(order)
         except LookupError:
             raise not_found("device", device_id) from None
+        except CommandQueueFullError as error:
+            if error.bound == "actor":
+                raise ProblemError(429, "too_many_commands", "Too many commands", str(error)) from error
+            raise conflict("not_taken", str(error)) from error
         except ValueError as error:
             raise conflict("not_taken", str(error)) from error
         self._commands.after_commit()
@@ -193,18 +222,47 @@ class DeviceService:
 
     async def command_row(self, command_id: str, person: Person, wait_s: float = 0.0) -> Row[Any]:
         """A command, waiting up to `wait_s` real seconds for its end. Employees see their own only."""
-        row = await self._database.read(lambda tx: repository.command_row(tx, command_id))
+        heard_since = self.heard_since()
+        row = await self._database.read(lambda tx: repository.command_row(tx, heard_since, command_id))
         if row is None or (person.role == Role.EMPLOYEE and row.actor != person.id):
             raise not_found("command", command_id)
         if wait_s > 0:
             await self._commands.outcome(command_id, min(wait_s, COMMAND_WAIT_S_MAX))
-            row = await self._database.read(lambda tx: repository.command_row(tx, command_id))
+            heard_since = self.heard_since()
+            row = await self._database.read(lambda tx: repository.command_row(tx, heard_since, command_id))
             assert row is not None
         return row
 
-    async def commands_of(self, device_id: str, limit: int) -> list[Row[Any]]:
-        """A device's latest commands, newest first."""
-        return await self._database.read(lambda tx: repository.commands_of(tx, device_id, limit))
+    async def commands_of(
+        self, device_id: str, limit: int, *, before: int | None = None, statuses: Collection[str] = (), action: str = ""
+    ) -> list[Row[Any]]:
+        """A device's commands, newest first; see `repository.commands_of`."""
+        heard_since = self.heard_since()
+        return await self._database.read(
+            lambda tx: repository.commands_of(
+                tx, heard_since, device_id, before, limit, statuses=statuses, action=action
+            )
+        )
+
+    async def cancel_command(self, command_id: str, person: Person) -> Row[Any]:
+        """End a command that has not left for its device; one's own, or as admin anybody's.
+
+        Raises:
+            ProblemError: 404, 403, 409 when it has left or is over.
+        """
+        row = await self.command_row(command_id, person)
+        if person.role is not Role.ADMIN and row.actor != person.id:
+            raise ProblemError(403, "not_allowed", "Not allowed", "Only who sent a command, or an admin, cancels it.")
+        now_ms = self._clock.now_ms()
+
+        def note(tx: Connection) -> None:
+            audit.record(tx, now_ms, person.id, "device.cancel_command", row.device_id, {"command_id": command_id})
+
+        if not await self._commands.cancel(command_id, note):
+            raise conflict(
+                "already_sent", "It has left for the device, or is over already; see how it ended at its address."
+            )
+        return await self.command_row(command_id, person)
 
     # --- administration ----------------------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ from typing import Any
 from sqlalchemy import Row
 
 import devices
+from cloud.devices.link_rows import Moment
+from cloud.devices.link_views import presence_answer
 from cloud.devices.repository import PAYLOAD_SHOWN_BYTES
 from cloud.devices.schemas import (
     AlarmLine,
@@ -27,7 +29,7 @@ from cloud.devices.schemas import (
     QuarantineLine,
 )
 from cloud.devices.service import numeric_fields
-from cloud.rules.conditions import silence_alarm
+from cloud.rules.conditions import link_alarms
 from fleet.kind import Kind, Text, literal_of
 from fleet.messages import FINAL_REPLIES
 from fleet.units import label_of, unit_of
@@ -42,7 +44,7 @@ def kind_title(name: str) -> Text:
 def alarm_title(kind_name: str, key: str) -> Text:
     """An alarm's name for people; its key if its kind is not installed here any more."""
     if kind_name in devices.kinds():
-        for definition in (*devices.role(kind_name, "rules").ALARMS, silence_alarm(devices.kind_named(kind_name))):
+        for definition in (*devices.role(kind_name, "rules").ALARMS, *link_alarms(devices.kind_named(kind_name))):
             if definition.key == key:
                 title: Text = definition.title
                 return title
@@ -93,7 +95,9 @@ def device_line(row: Row[Any]) -> DeviceLine:
     )
 
 
-def device_answer(row: Row[Any], calls: list[Row[Any]], alarms: list[Row[Any]], orders: list[Row[Any]]) -> DeviceAnswer:
+def device_answer(
+    row: Row[Any], calls: list[Row[Any]], alarms: list[Row[Any]], orders: list[Row[Any]], moment: Moment
+) -> DeviceAnswer:
     title = kind_title(row.kind)
     return DeviceAnswer(
         **device_line(row).model_dump(),
@@ -103,6 +107,7 @@ def device_answer(row: Row[Any], calls: list[Row[Any]], alarms: list[Row[Any]], 
         link=None
         if row.link_online is None
         else LinkAnswer(online=bool(row.link_online), changed_at=row.link_changed_at),
+        presence=presence_answer(row, moment),
         last_reading_at=row.last_reading_at or None,
         enrolled_at=row.enrolled_at,
         retired_at=row.retired_at,
@@ -139,15 +144,20 @@ def event_line(row: Row[Any]) -> EventLine:
 
 
 def command_answer(row: Row[Any]) -> CommandAnswer:
+    final = row.status in FINAL_REPLIES
     return CommandAnswer(
         id=row.id,
         device_id=row.device_id,
         action=row.action,
+        arguments={name: value for name, value in json.loads(row.arguments).items() if name != "action"},
+        actor=row.actor,
         status=row.status,
         reason=row.reason,
         issued_at=row.issued_at,
         not_after=row.not_after,
-        final=row.status in {status.value for status in FINAL_REPLIES},
+        changed_at=row.changed_at,
+        final=final,
+        device_offline=not final and not row.reachable,
     )
 
 

@@ -21,6 +21,7 @@ from cloud.dispatch.leases import Leased, Moment, Outcome
 from cloud.metrics import NOTIFY_SECONDS
 from cloud.ports import Database, NotDeliveredError, NotificationChannel
 from fleet.clock import MILLISECONDS_PER_SECOND, Clock
+from fleet.milestones import reached
 from fleet.randomness import Randomness
 
 log = structlog.get_logger(__name__)
@@ -166,6 +167,7 @@ class Outbox:
         leased = await self._database.write(
             lambda tx: leases.lease(tx, moment, urgent=loop.urgent, room=room, token=token, until_ms=until_ms)
         )
+        reached("dispatch.after_lease")
         loop.in_hand.update(row.channel for row in leased)
         return leased, self._poll_s
 
@@ -182,9 +184,11 @@ class Outbox:
         urgency = loop.urgency
         started_s = self._clock.monotonic_s()
         error: str | None = None
+        reached("dispatch.before_delivery")
         try:
             async with asyncio.timeout(urgency.timeout_s):
                 await self._channels[leased.channel].send(leased.notification(), delivery_id=leased.delivery_id)
+            reached("dispatch.after_delivery")
         except TimeoutError:
             error = f"no answer within {urgency.timeout_s:g} s"
         except NotDeliveredError as refusal:
@@ -220,7 +224,9 @@ class Outbox:
             self._something_finished.clear()
             batch, self._outcomes = self._outcomes, []
             outcomes = [outcome for _, outcome in batch]
+            reached("dispatch.before_delivered_mark")
             fenced = await self._database.write(partial(self._finish, outcomes=outcomes))
+            reached("dispatch.after_delivered_mark")
             if fenced:
                 metrics.FENCED.inc(fenced)
                 log.warning("outbox_fenced", rows=fenced)

@@ -1,26 +1,28 @@
 """Keys and certificates that settings name, read with errors that name the fix."""
 
+import datetime as dt
 import ipaddress
 import ssl
 from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from cloud.identity.authority import load_or_create_command_key
+from cloud.device_commands.keys import KeyRingFile
+from cloud.identity import pki
 from cloud.settings import CloudSettings
 
 ERROR_CHARACTERS_MAX: Final = 200
+OWN_CERTIFICATE_LEFT_MIN: Final = dt.timedelta(days=14)
 
 
 class ConfigurationError(ValueError):
     """The settings don't fit together, or what they name can't be used; the text names the fix."""
 
 
-def command_key(settings: CloudSettings) -> ed25519.Ed25519PrivateKey:
-    """The key that signs commands; raises ConfigurationError."""
+def command_keys(settings: CloudSettings) -> KeyRingFile:
+    """The keys that sign commands; raises ConfigurationError."""
     try:
-        return load_or_create_command_key(settings.command_key_file or settings.data_directory / "command.key")
+        return KeyRingFile(settings.command_key_file or settings.data_directory / "command.key")
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         reason = " ".join(str(error).split())[:ERROR_CHARACTERS_MAX]
         raise ConfigurationError(
@@ -49,6 +51,29 @@ def broker_tls(settings: CloudSettings) -> ssl.SSLContext | None:
         ) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
+
+
+def own_certificate_left(settings: CloudSettings, now: dt.datetime) -> dt.timedelta | None:
+    """How long the broker still accepts our own certificate; None without one. Zero if it can't be read."""
+    if settings.broker_certificate_file is None:
+        return None
+    try:
+        certificate = pki.load_certificate(settings.broker_certificate_file.read_bytes())
+    except (OSError, ValueError):
+        return dt.timedelta(0)
+    return certificate.not_valid_after_utc - now
+
+
+def own_certificate_problem(settings: CloudSettings, now: dt.datetime) -> str:
+    """What is wrong with our own certificate, and the fix; "" if it has days enough left, or there is none."""
+    left = own_certificate_left(settings, now)
+    if left is None or left > OWN_CERTIFICATE_LEFT_MIN:
+        return ""
+    state = f"ends in {left.days} days" if left > dt.timedelta(0) else "has ended: the broker refuses us"
+    return (
+        f"{settings.broker_certificate_file} {state} (from FLEET_BROKER_CERTIFICATE_FILE); issue another one: "
+        "fleet pki service fleet.ingester --replace, then restart"
+    )
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,17 +1,22 @@
 """Application acknowledgements: at once for emergencies and events, at most one per device and second for telemetry.
 
+Whatever speaks of events, emergencies or replies is signed; telemetry alone is not (ADR 0015).
+
 A device hears only of marks that are committed, also for telemetry, which is durable in the spool before: whoever
 takes the device over knows nothing but what is committed (ADR 0008).
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
+
+import msgspec
 
 from cloud.ingest.intake import AckDraft, Intake
 from cloud.model import DeviceLane, Downstream
-from fleet.envelope import Acknowledgement, Welcome, encode
-from fleet.signing import Signer, sign_welcome
+from cloud.ports import SigningKeys
+from fleet.envelope import Acknowledgement, Lane, Welcome, encode
+from fleet.signing import sign_acknowledgement, sign_welcome
 from fleet.topics import DownChannel, down
 
 TELEMETRY_ACK_EVERY_S: Final = 1.0
@@ -21,21 +26,27 @@ REFUSED_PER_ACK_MAX: Final = 100
 class Acknowledger:
     """Collects what is committed and says when it is time to tell each device."""
 
-    def __init__(self, key_id: str, signer: Signer) -> None:
-        self._key_id = key_id
-        self._signer = signer
+    def __init__(self, keys: SigningKeys) -> None:
+        self._keys = keys
         self._ready: dict[str, AckDraft] = {}
         self._later: OrderedDict[str, float] = OrderedDict()  # device → real time of its coalesced acknowledgement
         self._told_s: dict[str, float] = {}
         self._welcomes: list[Downstream] = []
+        self._trusted: dict[str, tuple[str, ...]] = {}  # device → key ids that its last hello listed
 
-    def welcome(self, lane: DeviceLane, nonce: str, now_ms: int) -> None:
-        """Answer a hello: signed time, generation and marks."""
+    def welcome(self, lane: DeviceLane, nonce: str, now_ms: int, trusted: Collection[str] = ()) -> None:
+        """Answer a hello: signed time, generation and marks, and new command keys if it listed (`trusted`) others."""
+        self._trusted[lane.device_id] = tuple(trusted)
         welcome = sign_welcome(
-            Welcome(nonce=nonce, time_ms=now_ms, generation=lane.generation, marks=lane.marks()),
+            Welcome(
+                nonce=nonce,
+                time_ms=now_ms,
+                generation=lane.generation,
+                marks=lane.marks(),
+                command_keys=self._keys.announcement(trusted),
+            ),
             lane.device_id,
-            self._key_id,
-            self._signer,
+            *self._keys.for_welcome(trusted),
         )
         self._welcomes.append(Downstream(down(lane.device_id, DownChannel.ACK), encode(welcome)))
 
@@ -43,7 +54,7 @@ class Acknowledger:
         """A batch is durable: what it says besides marks."""
         later, told = self._later, self._told_s
         for device_id, draft in intake.acks.items():
-            if draft.urgent or draft.resend or draft.refused:
+            if draft.urgent or draft.signed or draft.resend or draft.refused:
                 self._ready[device_id] = draft
             elif device_id not in later:  # a repeat of something committed long ago: say so again
                 later[device_id] = max(real_s, told.get(device_id, 0.0) + TELEMETRY_ACK_EVERY_S)
@@ -82,18 +93,20 @@ class Acknowledger:
         self._told_s[lane.device_id] = real_s
         topic = down(lane.device_id, DownChannel.ACK)
         parts = range(0, max(1, len(draft.refused)), REFUSED_PER_ACK_MAX)
-        return [
-            Downstream(
-                topic,
-                encode(
-                    Acknowledgement(
-                        generation=lane.generation,
-                        marks=lane.marks(),
-                        resend=tuple(sorted(draft.resend)) if index == 0 else (),
-                        refused=tuple(draft.refused[index : index + REFUSED_PER_ACK_MAX]),
-                        replies=tuple(draft.replies) if index == 0 else (),
-                    )
-                ),
+        acknowledgements = [
+            Acknowledgement(
+                generation=lane.generation,
+                marks=lane.marks(),
+                resend=tuple(sorted(draft.resend)) if index == 0 else (),
+                refused=tuple(draft.refused[index : index + REFUSED_PER_ACK_MAX]),
+                replies=tuple(draft.replies) if index == 0 else (),
             )
             for index in parts
         ]
+        if draft.urgent or draft.signed or draft.refused:
+            keys = self._keys.for_command(self._trusted.get(lane.device_id, ()))
+            acknowledgements = [sign_acknowledgement(item, lane.device_id, *keys) for item in acknowledgements]
+        else:  # nothing but telemetry, at up to one per device and second: a signature would cost more than the rest
+            telemetry = {Lane.TELEMETRY: lane.marks()[Lane.TELEMETRY]}
+            acknowledgements = [msgspec.structs.replace(item, marks=telemetry) for item in acknowledgements]
+        return [Downstream(topic, encode(item)) for item in acknowledgements]

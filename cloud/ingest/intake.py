@@ -15,9 +15,11 @@ from pydantic import TypeAdapter, ValidationError
 from cloud.ingest.decoder import PayloadError, decode_envelope, first_problem, payload_decoder, telemetry_decoder
 from cloud.model import Accepted, DeviceLane, Heard, Inbound, Quarantined
 from fleet.clock import MILLISECONDS_PER_SECOND
+from fleet.credentials import decode_certificate_request
 from fleet.envelope import (
     BOOTS_PER_GENERATION,
     MESSAGE_BYTES_MAX,
+    Envelope,
     EnvelopeError,
     Lane,
     Refused,
@@ -45,6 +47,8 @@ class AckDraft:
     """What the next acknowledgement to a device must say, besides its marks."""
 
     urgent: bool = False
+    signed: bool = False
+    """It speaks of events or emergencies, so it must be signed."""
     resend: set[Lane] = field(default_factory=set)
     refused: list[Refused] = field(default_factory=list)
     replies: list[str] = field(default_factory=list)
@@ -75,6 +79,8 @@ class Intake:
     unknown: list[tuple[str, Inbound]] = field(default_factory=list)
     duplicates: int = 0
     holes: int = 0
+    barred: set[str] = field(default_factory=set)
+    """Revoked devices that were heard."""
 
     def ack(self, device_id: str) -> AckDraft:
         """The draft for a device, made on first use."""
@@ -94,6 +100,7 @@ class Intake:
         self.gaps += other.gaps
         self.duplicates += other.duplicates
         self.holes += other.holes
+        self.barred |= other.barred
         for device_id, draft in other.acks.items():
             self.acks.setdefault(device_id, draft)  # it was unknown a moment ago, so there is no draft yet
 
@@ -119,13 +126,19 @@ class Ingest:
         self._routes.clear()
         self._telemetry_routes.clear()
 
-    def accept(self, batch: Iterable[Inbound], now_ms: int, *, unknown_is_final: bool = False) -> Intake:
-        """Sort out a batch, in order. Marks of the lanes advance here; the pipeline makes that durable or dies."""
+    def accept(
+        self, batch: Iterable[Inbound], now_ms: int, *, unknown_is_final: bool = False, replayed: bool = False
+    ) -> Intake:
+        """Sort out a batch, in order. Marks of the lanes advance here; the pipeline makes that durable or dies.
+
+        `replayed`: from our own spool, where waiting is no lateness of the device.
+        """
         intake = Intake()
         telemetry_routes = self._telemetry_routes
         telemetry = intake.telemetry
         earliest = now_ms - CLOCK_SKEW_PAST_S_MAX * MILLISECONDS_PER_SECOND
         latest = now_ms + CLOCK_SKEW_FUTURE_S_MAX * MILLISECONDS_PER_SECOND
+        late_before = 0 if replayed else now_ms - LATE_AFTER_MS
         for message in batch:
             # The hot path: everything below runs for each of up to 100,000 messages per second. Whatever is not
             # plainly the next telemetry of its lane takes the slow way, which explains what is wrong with it.
@@ -148,6 +161,7 @@ class Ingest:
                 or envelope.device_id != lane.device_id
                 or not earliest <= at <= latest
                 or lane.retired
+                or lane.revoked
                 or len(payload) > MESSAGE_BYTES_MAX
                 or (
                     (len(readings) != 1 or readings[0].at != at)
@@ -157,6 +171,8 @@ class Ingest:
                 self._accept_lane(route, message, now_ms, intake)
                 continue
             lane.telemetry_seq += 1
+            if at < late_before:
+                lane.presence.late += 1
             telemetry.append((lane, envelope, payload))
         return intake
 
@@ -205,6 +221,8 @@ class Ingest:
                 self._hear(route, message, now_ms, intake, "hello", decode_hello)
             case UpChannel.STATUS:
                 self._hear(route, message, now_ms, intake, "status", decode_status)
+            case UpChannel.CERTIFICATE:
+                self._hear(route, message, now_ms, intake, "request", decode_certificate_request)
             case _:
                 self._hear(route, message, now_ms, intake, "reply", _reply_adapter.validate_json)
 
@@ -219,6 +237,9 @@ class Ingest:
                 raise UnusableError(f"{lane.device_id} is enrolled as {lane.kind}, not {content.kind}")
             if lane.retired:
                 raise UnusableError(f"{lane.device_id} is retired")
+            if lane.revoked:
+                intake.barred.add(lane.device_id)
+                raise UnusableError(f"{lane.device_id} is revoked: enrol it anew")
         except ValidationError as error:
             self._set_aside(intake, message, now_ms, first_problem(error), lane.device_id)
             return
@@ -230,6 +251,11 @@ class Ingest:
     def _accept_lane(self, route: _Route, message: Inbound, now_ms: int, intake: Intake) -> None:
         """Any message of a lane, the slow and explaining way."""
         lane = route.lane
+        if lane.revoked:  # not acknowledged: whoever sends this is not believed to be the device
+            intake.barred.add(lane.device_id)
+            reason = f"{lane.device_id} is revoked: enrol it anew"
+            self._set_aside(intake, message, now_ms, reason, lane.device_id, Lane(route.channel.value))
+            return
         try:
             envelope = decode_envelope(message.payload)
             _same_device(lane, envelope.device_id)
@@ -240,22 +266,10 @@ class Ingest:
             return
         draft = intake.ack(lane.device_id)
         draft.urgent = draft.urgent or envelope.lane is Lane.EMERGENCY
-        if envelope.generation != lane.generation:
-            intake.holes += 1  # the device says hello again when it learns the generation we know
+        draft.signed = draft.signed or envelope.lane is not Lane.TELEMETRY
+        if not _is_next(lane, envelope, draft, intake):
             self._accept_early(lane, envelope, message, now_ms, intake)
             return
-        mark = lane.mark(envelope.lane)
-        if envelope.seq <= mark:
-            intake.duplicates += 1
-            self._accept_early(lane, envelope, message, now_ms, intake)
-            return
-        if envelope.seq != mark + 1:
-            if envelope.evicted_from is None or envelope.evicted_from > mark + 1:
-                intake.holes += 1
-                draft.resend.add(envelope.lane)
-                self._accept_early(lane, envelope, message, now_ms, intake)
-                return
-            intake.gaps.append(Gap(lane.device_id, envelope.lane, lane.generation, mark + 1, envelope.seq - 1))
         lane.advance(envelope.lane, envelope.seq)
         try:
             payload = self._payload(lane, envelope, now_ms)
@@ -263,6 +277,8 @@ class Ingest:
             draft.refused.append(Refused(envelope.lane, envelope.seq, str(error)[:200]))
             self._set_aside(intake, message, now_ms, str(error), lane.device_id, envelope.lane, envelope.seq)
             return
+        if now_ms - envelope.occurred_at > LATE_AFTER_MS:
+            lane.presence.late += 1
         if envelope.lane is Lane.TELEMETRY:
             # Keep the hot path's shape: a header with `payload.readings`.
             intake.telemetry.append((lane, _Whole(envelope, payload), message.payload))
@@ -300,8 +316,8 @@ class Ingest:
                 raise UnusableError(f"time stamp is {(now_ms - moment) // 86_400_000} days old")
         return payload
 
-    @staticmethod
     def _set_aside(
+        self,
         intake: Intake,
         message: Inbound,
         now_ms: int,
@@ -310,6 +326,8 @@ class Ingest:
         lane: Lane | None = None,
         seq: int | None = None,
     ) -> None:
+        if device_id is not None and (known := self._lanes.get(device_id)) is not None:
+            known.presence.quarantined += 1
         if len(intake.quarantined) >= QUARANTINED_PER_BATCH_MAX:
             intake.quarantined_uncounted += 1
             return
@@ -335,6 +353,29 @@ class _Whole:
 def _plausible(at: int, now_ms: int) -> bool:
     earliest = now_ms - CLOCK_SKEW_PAST_S_MAX * MILLISECONDS_PER_SECOND
     return earliest <= at <= now_ms + CLOCK_SKEW_FUTURE_S_MAX * MILLISECONDS_PER_SECOND
+
+
+def _is_next(lane: DeviceLane, envelope: Envelope, draft: AckDraft, intake: Intake) -> bool:
+    """Whether this is the next one of its lane, counting what else it may be: another storage's, a repeat, a hole."""
+    if envelope.generation != lane.generation:
+        intake.holes += 1
+        lane.presence.holes += 1  # the device says hello again when it learns the generation we know
+        return False
+    mark = lane.mark(envelope.lane)
+    if envelope.seq <= mark:
+        intake.duplicates += 1
+        lane.presence.duplicates += 1
+        return False
+    if envelope.seq == mark + 1:
+        return True
+    if envelope.evicted_from is None or envelope.evicted_from > mark + 1:
+        intake.holes += 1
+        lane.presence.holes += 1
+        draft.resend.add(envelope.lane)
+        return False
+    intake.gaps.append(Gap(lane.device_id, envelope.lane, lane.generation, mark + 1, envelope.seq - 1))
+    lane.presence.evicted += envelope.seq - 1 - mark
+    return True
 
 
 def _same_device(lane: DeviceLane, device_id: str) -> None:

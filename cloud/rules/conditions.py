@@ -1,7 +1,7 @@
 """Compiles a kind's alarm table into one cheap function."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel
 
@@ -11,7 +11,10 @@ from fleet.kind import AlarmDefinition, Condition, Flag, Kind, Text, Threshold, 
 Judge = Callable[[Any, int], int]
 """(state, bits true before) → bits true now; bit n belongs to the n-th alarm of the table."""
 
-SILENT = "silent"
+SILENT: Final = "silent"
+NO_READINGS: Final = "no_readings"
+UNSTABLE: Final = "unstable_link"
+IDENTITY_TWICE: Final = "identity_twice"
 
 
 def compile_conditions(conditions: Sequence[Condition], reading: type[BaseModel]) -> Judge:
@@ -33,7 +36,9 @@ def compile_conditions(conditions: Sequence[Condition], reading: type[BaseModel]
             continue
         if condition.field not in reading.model_fields:
             raise ValueError(f"{reading.__name__} has no field {condition.field!r}")
-        if isinstance(condition, Flag):
+        if isinstance(condition, Flag) and condition.value is None:  # numbers compare slowly with None
+            of_reading.append(f"        if reading.{condition.field} is None: mask |= {bit}")
+        elif isinstance(condition, Flag):
             names[f"value_{index}"] = condition.value
             of_reading.append(f"        if reading.{condition.field} == value_{index}: mask |= {bit}")
         else:
@@ -77,6 +82,85 @@ def silence_alarm(kind: Kind) -> AlarmDefinition:
         respond_within_s=600 if kind.emergency else 3600,
         # No order by itself: whether somebody must go there shows only after a look at power and network.
     )
+
+
+def no_readings_alarm(kind: Kind) -> AlarmDefinition:
+    """Every kind has it: the device is heard, but measures nothing. Its condition is time, not state."""
+    return AlarmDefinition(
+        key=NO_READINGS,
+        title=Text("设备在线但无数据", "Connected, but no readings"),
+        priority=Priority.HIGH if kind.emergency else Priority.MEDIUM,
+        condition=When(_never),
+        cause=Text(
+            "边缘盒在线，但硬件、其接线或供电有故障",
+            "The edge box is connected, but its hardware, wire or supply failed",
+        ),
+        consequence=Text(
+            "看起来在线，其实无人知道现场状况；按下按钮可能无人知晓",
+            "It looks alive and is blind; a press may stay unseen",
+        )
+        if kind.emergency
+        else Text("看起来在线，其实状态未知，不能提供服务", "It looks alive, its state is unknown and it cannot serve"),
+        action=Text(
+            "检查硬件的供电与接线，重启设备；必要时到现场",
+            "Check the hardware's supply and wire, restart it; go there if it stays",
+        ),
+        respond_within_s=600 if kind.emergency else 3600,
+    )
+
+
+def unstable_link_alarm(kind: Kind) -> AlarmDefinition:
+    """Every kind has it: the link is lost again and again. Told once for a whole run of losses."""
+    return AlarmDefinition(
+        key=UNSTABLE,
+        title=Text("连接反复中断", "Unstable link"),
+        priority=Priority.MEDIUM if kind.emergency else Priority.LOW,
+        condition=When(_never),
+        cause=Text(
+            "信号弱、路由器或网线接触不良、供电不稳", "Weak signal, a loose cable or router, or an unsteady supply"
+        ),
+        consequence=Text(
+            "消息延迟到达；设备随时可能失联", "Its messages come late, and it may fall silent at any moment"
+        ),
+        action=Text(
+            "检查天线、网线、路由器和电源；必要时更换网络",
+            "Check antenna, cable, router and supply; move it to another network if needed",
+        ),
+        respond_within_s=4 * 3600,
+    )
+
+
+def identity_twice_alarm() -> AlarmDefinition:
+    """Every kind has it: two boxes, or two copies of one storage, speak as this device (ADR 0013)."""
+    return AlarmDefinition(
+        key=IDENTITY_TWICE,
+        title=Text("同一身份出现在两处", "One identity in two places"),
+        priority=Priority.HIGH,
+        condition=When(_never),
+        off_delay_s=3600,
+        cause=Text(
+            "边缘盒或其存储卡被复制，旧盒子仍在通电，或身份被盗用",
+            "A box or its storage was copied, an old box is still powered, or the identity was stolen",
+        ),
+        consequence=Text(
+            "两处互相抢占连接，数据可能混杂或延迟；紧急呼叫仍会受理",
+            "The two take the connection from each other, their data mixes or waits; emergencies are still taken",
+        ),
+        action=Text(
+            "找到并断开多余的盒子；若找不到，请吊销此设备并重新登记正确的盒子",
+            "Find and unplug the box that does not belong; if there is none to be found, revoke this device and enrol "
+            "the right box anew",
+        ),
+        respond_within_s=3600,
+    )
+
+
+def link_alarms(kind: Kind) -> tuple[AlarmDefinition, ...]:
+    """The alarms that every kind has; its own table stands before them."""
+    return (silence_alarm(kind), no_readings_alarm(kind), unstable_link_alarm(kind), identity_twice_alarm())
+
+
+LINK_ALARMS: Final = frozenset({SILENT, NO_READINGS, UNSTABLE})
 
 
 def _never(_state: Any) -> bool:

@@ -24,6 +24,15 @@ class CallStatus(msgspec.Struct):
     escalated_at: int
 
 
+class Storage(msgspec.Struct):
+    """A storage that spoke for the device: its latest start, the random id of that start, its latest nonces."""
+
+    storage_id: str
+    boots: int
+    boot_id: str
+    nonces: list[str] = []
+
+
 class Desk(msgspec.Struct):
     """Alarms by key (only those that ever were anything but normal), the open call, causes of open needs."""
 
@@ -32,6 +41,12 @@ class Desk(msgspec.Struct):
     needs: dict[str, int] = {}
     early: list[str] = []
     """Event ids of presses that were acted on before their turn came."""
+    storages: list[Storage] = []
+    """Who spoke for the device, the latest last."""
+    granted_at: int = 0
+    """When a storage last took over from another one."""
+    missed: bool = False
+    """Whether it is silent or sends no readings: then every sign of life matters."""
     mask: int = 0
     """Raw conditions of the kind's table as bits: the hot path compares it and is done."""
 

@@ -5,18 +5,20 @@ raises no alarm about the present. Timers (delays, silence, escalation) come bac
 `next_due` says when.
 """
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
 import devices
-from cloud.model import Accepted, AlarmChange, CallChange, Decisions, DeviceLane, Intent, NeedChange
+from cloud.model import Accepted, Decisions, DeviceLane, Intent, NeedChange
 from cloud.ports import IntentRefusedError
-from cloud.rules import calls
-from cloud.rules.conditions import SILENT, compile_conditions, silence_alarm
+from cloud.rules import calls, identities, links
+from cloud.rules.conditions import IDENTITY_TWICE, LINK_ALARMS, NO_READINGS, SILENT, compile_conditions, link_alarms
 from cloud.rules.desk import AlarmStatus, Desk, decode_desk, encode_desk
+from cloud.rules.links import Limits
+from cloud.rules.moves import identity, move_alarm
 from fleet.clock import MILLISECONDS_PER_SECOND
-from fleet.incident import ALARM, AlarmEvent, AlarmState, CallState
+from fleet.envelope import Hello
+from fleet.incident import ALARM, AlarmEvent, CallState
 from fleet.kind import AlarmDefinition, CallStep, Kind
 
 LATE_MS: Final = 120_000
@@ -26,18 +28,17 @@ CATCH_UP_MS: Final = 30_000
 
 EARLY_MAX: Final = 16
 """Presses out of turn that are remembered until their turn; the oldest is forgotten first."""
-NEVER_HEARD_AFTER_S: Final = 600.0
-"""Business seconds of listening after which a device that was enrolled and never spoke counts as silent."""
 
 
 class _Rulebook:
     """One kind's tables, compiled."""
 
-    def __init__(self, kind: Kind, module: Any) -> None:
+    def __init__(self, kind: Kind, module: Any, speed: float) -> None:
         self.kind = kind
-        self.silent_after_ms = round(kind.silent_after_s * MILLISECONDS_PER_SECOND)
         self.definitions: tuple[AlarmDefinition, ...] = tuple(module.ALARMS)
-        self.by_key = {definition.key: definition for definition in (*self.definitions, silence_alarm(kind))}
+        self.by_key = {definition.key: definition for definition in (*self.definitions, *link_alarms(kind))}
+        self.limits = Limits.of(kind, self.by_key, speed)
+        self.sensors = {sensor.alarm_key: sensor for sensor in getattr(module, "SENSORS", ())}
         self.judge = compile_conditions([definition.condition for definition in self.definitions], kind.reading)
         self.needs = module.needs
         self.call_steps: Mapping[str, CallStep] = module.call_steps()
@@ -47,8 +48,9 @@ class _Rulebook:
 class Rules:
     """The stage; pure apart from the desks of the lanes it is given."""
 
-    def __init__(self, kinds: Mapping[str, Kind]) -> None:
-        self._books = {name: _Rulebook(kind, devices.role(name, "rules")) for name, kind in kinds.items()}
+    def __init__(self, kinds: Mapping[str, Kind], speed: float = 1.0) -> None:
+        """`speed` of business time."""
+        self._books = {name: _Rulebook(kind, devices.role(name, "rules"), speed) for name, kind in kinds.items()}
 
     encode_desk = staticmethod(encode_desk)
 
@@ -58,18 +60,13 @@ class Rules:
         true = {key for key, status in desk.alarms.items() if status.condition}
         definitions = self._books[kind].definitions
         desk.mask = sum(1 << index for index, definition in enumerate(definitions) if definition.key in true)
+        desk.missed = SILENT in true or NO_READINGS in true
         return desk
 
     @staticmethod
     def new_desk() -> Desk:
         """Nothing is wrong yet."""
         return Desk()
-
-    def feedback(self, change: CallChange) -> Any:
-        """Command that shows the caller how far help is, or None."""
-        if change.after is CallState.ACKNOWLEDGED and change.before is CallState.CALLING:
-            return self._books[change.kind].call_feedback(acknowledged=True)
-        return None
 
     def on_reading(self, lane: DeviceLane, at: int, now_ms: int, decisions: Decisions) -> None:
         """After each reading: the alarms of its kind's table, then what work the state asks for."""
@@ -79,8 +76,8 @@ class Rules:
         mask = book.judge(state, before)
         if mask != before:
             self._conditions_changed(lane, book, mask, at, now_ms, decisions)
-        if SILENT in desk.alarms:
-            self._set_silent(lane, book, now_ms, decisions, silent=False)
+        if desk.missed:
+            links.on_alive(lane, book.limits, now_ms, decisions)
         if desk.needs or book.needs(state, at):
             self._needs(lane, book, at, decisions)
 
@@ -108,22 +105,30 @@ class Rules:
         desk.early = [other for other in desk.early if other != event_id]
         if desk.call is None:
             # An id of its own: under the press's own id this would look like a page that was sent already.
-            again = _identity("again", event_id)
+            again = identity("again", event_id)
             calls.step_call(accepted.lane, CallStep.PRESS, again, accepted.envelope.occurred_at, now_ms, decisions)
 
     def on_heard(self, lane: DeviceLane, now_ms: int, decisions: Decisions) -> None:
         """Any other sign of life."""
-        if SILENT in lane.desk.alarms:
-            self._set_silent(lane, self._books[lane.kind], now_ms, decisions, silent=False)
+        if lane.desk.missed:
+            links.on_alive(lane, self._books[lane.kind].limits, now_ms, decisions)
+
+    def on_hello(self, lane: DeviceLane, hello: Hello, now_ms: int, decisions: Decisions) -> identities.Answer:
+        """Whether it may be answered, and whether it shows one identity in two places."""
+        definition = self._books[lane.kind].by_key[IDENTITY_TWICE]
+        return identities.on_hello(lane, hello, definition, now_ms, decisions)
+
+    def on_dropped(self, lane: DeviceLane, now_ms: int, decisions: Decisions) -> None:
+        """Its link was lost."""
+        links.on_dropped(lane, self._books[lane.kind].limits, now_ms, decisions)
 
     def on_timer(self, lane: DeviceLane, now_ms: int, listening_since_ms: int | None, decisions: Decisions) -> None:
         """A due time was reached. `listening_since_ms` is None while we ourselves hear nobody."""
         if lane.retired:
             return
         book = self._books[lane.kind]
-        if self._is_silent(lane, book, now_ms, listening_since_ms):
-            self._set_silent(lane, book, now_ms, decisions, silent=True)
-        if not self._silence_known(lane.desk):
+        links.on_timer(lane, book.limits, now_ms, listening_since_ms, decisions)
+        if not links.holds(lane.desk, SILENT):
             for key, status in lane.desk.alarms.items():
                 self._settle(lane, book.by_key.get(key), status, now_ms, decisions)
         self._needs(lane, book, now_ms, decisions)
@@ -135,10 +140,8 @@ class Rules:
             return None
         book = self._books[lane.kind]
         desk: Desk = lane.desk
-        due: list[int] = []
-        if not self._silence_known(desk):  # a silent device's old readings decide nothing
-            if listening_since_ms is not None:
-                due.append(_silent_at(lane, book, listening_since_ms))
+        due = list(links.next_due(lane, book.limits, listening_since_ms))
+        if not links.holds(desk, SILENT):  # a silent device's old readings decide nothing
             for key, status in desk.alarms.items():
                 pending = self._pending_until(book.by_key.get(key), status)
                 if pending is not None:
@@ -153,6 +156,8 @@ class Rules:
         desk: Desk = lane.desk
         lane.last_heard_at = min(lane.last_heard_at, now_ms)
         lane.last_reading_at = min(lane.last_reading_at, now_ms)
+        lane.data_at = min(lane.data_at, now_ms)
+        lane.presence.dropped_at = min(lane.presence.dropped_at, now_ms)
         for status in desk.alarms.values():
             status.since = min(status.since, now_ms + CATCH_UP_MS)
         if desk.call is not None:
@@ -173,84 +178,32 @@ class Rules:
             status = desk.alarms.setdefault(definition.key, AlarmStatus())
             status.condition = bool(mask & (1 << index))
             status.since = at if now_ms - at <= LATE_MS else now_ms + CATCH_UP_MS
+            if definition.key in book.sensors:
+                links.sensor_changed(lane, book.sensors[definition.key], lost=status.condition)
             self._settle(lane, definition, status, at, decisions)
 
     def _settle(
         self, lane: DeviceLane, definition: AlarmDefinition | None, status: AlarmStatus, at: int, decisions: Decisions
     ) -> None:
         """Activate or return once the condition has held for its delay."""
-        if definition is None or definition.key == SILENT:
+        if definition is None or definition.key in LINK_ALARMS:
             return
         delay_s = definition.on_delay_s if status.condition else definition.off_delay_s
         if at - status.since < delay_s * MILLISECONDS_PER_SECOND:
             return
         event = AlarmEvent.ACTIVATE if status.condition else AlarmEvent.RETURN
         if ALARM.allows(status.state, event):
-            self._move_alarm(lane, definition, status, event, at, decisions)
-
-    def _move_alarm(
-        self,
-        lane: DeviceLane,
-        definition: AlarmDefinition,
-        status: AlarmStatus,
-        event: AlarmEvent,
-        at: int,
-        decisions: Decisions,
-        actor: str = "",
-        note: str = "",
-    ) -> None:
-        before = status.state
-        status.state = ALARM.next(before, event)
-        if before is AlarmState.NORMAL:
-            status.alarm_id = _identity("alarm", lane.device_id, definition.key, str(at))
-        decisions.alarms.append(
-            AlarmChange(
-                status.alarm_id,
-                lane.device_id,
-                lane.kind,
-                definition,
-                event,
-                before,
-                status.state,
-                at,
-                actor,
-                note,
-            )
-        )
+            move_alarm(lane, definition, status, event, at, decisions)
 
     @staticmethod
     def _pending_until(definition: AlarmDefinition | None, status: AlarmStatus) -> int | None:
-        if definition is None or definition.key == SILENT:
+        if definition is None or definition.key in LINK_ALARMS:
             return None
         event = AlarmEvent.ACTIVATE if status.condition else AlarmEvent.RETURN
         if not ALARM.allows(status.state, event):
             return None
         delay_s = definition.on_delay_s if status.condition else definition.off_delay_s
         return status.since + round(delay_s * MILLISECONDS_PER_SECOND)
-
-    # --- silence -----------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _silence_known(desk: Desk) -> bool:
-        status = desk.alarms.get(SILENT)
-        return status is not None and status.condition
-
-    @staticmethod
-    def _is_silent(lane: DeviceLane, book: _Rulebook, now_ms: int, listening_since_ms: int | None) -> bool:
-        return listening_since_ms is not None and now_ms >= _silent_at(lane, book, listening_since_ms)
-
-    def _set_silent(
-        self, lane: DeviceLane, book: _Rulebook, now_ms: int, decisions: Decisions, *, silent: bool
-    ) -> None:
-        desk: Desk = lane.desk
-        status = desk.alarms.setdefault(SILENT, AlarmStatus())
-        if status.condition == silent:
-            return
-        status.condition, status.since = silent, now_ms
-        decisions.attention.add(lane.device_id)
-        event = AlarmEvent.ACTIVATE if silent else AlarmEvent.RETURN
-        if ALARM.allows(status.state, event):
-            self._move_alarm(lane, book.by_key[SILENT], status, event, now_ms, decisions)
 
     # --- work --------------------------------------------------------------------------------------------------
 
@@ -275,7 +228,11 @@ class Rules:
         """What a person did to this device's incidents. Raises IntentRefusedError; nothing is changed then."""
         match intent.name:
             case "acknowledge_call":
-                return calls.acknowledge_call(lane, intent, now_ms, decisions)
+                answer = calls.acknowledge_call(lane, intent, now_ms, decisions)
+                feedback = self._books[lane.kind].call_feedback(lane.state, acknowledged=True)
+                if feedback is not None:
+                    decisions.feedback.append((lane.device_id, feedback))
+                return answer
             case "acknowledge_alarm":
                 return self._acknowledge_alarm(lane, intent, now_ms, decisions)
             case "retire":
@@ -284,6 +241,14 @@ class Rules:
                 self._close(lane, now_ms, decisions)
                 lane.retired = True
                 return {"retired": True}
+            case "revoke":
+                lane.revoked = True
+                if lane.online:
+                    lane.online, lane.link_changed_at = False, now_ms
+                return {"revoked": True}
+            case "reinstate":
+                lane.revoked = False
+                return {"revoked": False}
             case _:
                 raise IntentRefusedError(f"unknown act {intent.name!r}")
 
@@ -294,7 +259,7 @@ class Rules:
         for key, status in desk.alarms.items():
             status.condition, status.since = False, now_ms
             if key in book.by_key and ALARM.allows(status.state, AlarmEvent.RETURN):
-                self._move_alarm(lane, book.by_key[key], status, AlarmEvent.RETURN, now_ms, decisions)
+                move_alarm(lane, book.by_key[key], status, AlarmEvent.RETURN, now_ms, decisions)
         desk.mask = 0
         for cause in desk.needs:
             decisions.needs.append(NeedChange(lane.device_id, lane.kind, cause, None, wanted=False, at=now_ms))
@@ -307,7 +272,7 @@ class Rules:
                 continue
             if not ALARM.allows(status.state, AlarmEvent.ACKNOWLEDGE):
                 raise IntentRefusedError(f"this alarm is {status.state.value}")
-            self._move_alarm(
+            move_alarm(
                 lane,
                 book.by_key[key],
                 status,
@@ -319,14 +284,3 @@ class Rules:
             )
             return {"state": status.state.value}
         raise IntentRefusedError("this alarm is over")
-
-
-def _silent_at(lane: DeviceLane, book: _Rulebook, listening_since_ms: int) -> int:
-    if not lane.last_heard_at:
-        return listening_since_ms + max(book.silent_after_ms, round(NEVER_HEARD_AFTER_S * MILLISECONDS_PER_SECOND))
-    return max(lane.last_heard_at, listening_since_ms) + book.silent_after_ms
-
-
-def _identity(*parts: str) -> str:
-    """A stable id, so that a replayed decision names the same row."""
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()

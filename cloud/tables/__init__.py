@@ -5,6 +5,7 @@ Migrations live in `adapters/sql/migrations`; a test holds them equal to this pa
 
 from cloud.tables.base import metadata
 from cloud.tables.devices import command, device, event, gap, intent, quarantine, shard_lease, spool_mark, twin
+from cloud.tables.identity import certificate, claim, enrolment, renewal
 from cloud.tables.incidents import (
     alarm,
     alarm_transition,
@@ -28,8 +29,11 @@ __all__ = [
     "audit",
     "call",
     "call_transition",
+    "certificate",
+    "claim",
     "command",
     "device",
+    "enrolment",
     "event",
     "gap",
     "idempotency",
@@ -45,6 +49,7 @@ __all__ = [
     "purchase",
     "purchase_step",
     "quarantine",
+    "renewal",
     "ride",
     "session",
     "shard_lease",

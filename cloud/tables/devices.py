@@ -15,6 +15,9 @@ device = table(
     Column("generation", Integer, nullable=False, server_default=text("0")),
     Column("enrolled_at", Ms, nullable=False),
     Column("retired_at", Ms),
+    Column("revoked_at", Ms),  # nobody may speak as this device until it is enrolled anew
+    Column("revoked_reason", Text, nullable=False, server_default=""),
+    Column("command_keys", Text, nullable=False, server_default=""),  # ids it last said it trusts, joined by spaces
 )
 
 twin = table(
@@ -35,6 +38,7 @@ twin = table(
     Column("last_reading_at", Ms, nullable=False),
     Column("next_due_at", Ms, index=True),
     Column("version", Ms, nullable=False),
+    Column("presence", Text, nullable=False, server_default="{}"),  # JSON of its link and sensors (cloud.presence)
 )
 
 event = table(
@@ -122,6 +126,8 @@ command = table(
     Column("status", Text, nullable=False),  # `queued`, `sent`, then fleet.messages.ReplyStatus
     Column("reason", Text, nullable=False, server_default=""),
     Column("changed_at", Ms, nullable=False),
+    Column("urgent", Integer, nullable=False, server_default=text("0")),  # feedback to who calls for help
     Index("command_by_device", "device_id", "issued_at"),
+    Index("command_by_actor", "actor", "status"),
     Index("command_open", "status", "not_after"),
 )

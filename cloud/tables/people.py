@@ -1,6 +1,6 @@
 """People, their sessions, what they did."""
 
-from sqlalchemy import CheckConstraint, Column, ForeignKey, Integer, Text
+from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Integer, Text
 
 from cloud.tables.base import Id, Ms, table
 
@@ -35,6 +35,7 @@ audit = table(
     Column("action", Text, nullable=False),
     Column("object", Text, nullable=False),
     Column("detail", Text, nullable=False),
+    Index("audit_by_object", "object", "id"),
 )
 
 idempotency = table(

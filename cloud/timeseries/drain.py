@@ -21,6 +21,7 @@ from cloud.timeseries.position import PositionStore
 from cloud.timeseries.spool import Spool
 from fleet import topics
 from fleet.envelope import Lane
+from fleet.milestones import reached
 from fleet.randomness import Randomness
 
 _log = structlog.get_logger(__name__)
@@ -144,9 +145,11 @@ class SeriesDrain:
             if work.next_position == self._position:
                 return False
             await self._write(work)
+            reached("drain.after_series_write")
             if work.quarantined:
                 await self._quarantine(work.quarantined)
             await self._positions.save(work.next_position)
+            reached("drain.after_position_save")
             self._position = work.next_position
             await asyncio.to_thread(self._spool.release, "series", work.next_position)
             self.statistics.records += work.records

@@ -6,6 +6,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, RowMapping, select, text, update
 
 from cloud.model import DeviceLane
+from cloud.presence import encode as encode_presence
 from cloud.tables import device, twin
 
 _COLUMNS: Final = tuple(twin.c.keys())
@@ -19,7 +20,13 @@ def lane_rows(tx: Connection, device_ids: Sequence[str] | None = None) -> Sequen
     """Devices in service with their twin columns (None for one that never spoke); all, or the named ones."""
     columns = [twin.c[name] for name in twin.c.keys() if name not in {"device_id", "kind", "generation"}]  # noqa: SIM118
     query = select(
-        device.c.device_id, device.c.kind, device.c.generation, device.c.storage_id, device.c.retired_at, *columns
+        device.c.device_id,
+        device.c.kind,
+        device.c.generation,
+        device.c.storage_id,
+        device.c.retired_at,
+        device.c.revoked_at,
+        *columns,
     )
     query = query.select_from(device.outerjoin(twin, device.c.device_id == twin.c.device_id))
     if device_ids is not None:
@@ -43,6 +50,7 @@ def save(
                 "kind": lane.kind,
                 "state": encode_state(lane.state),
                 "desk": encode_desk(lane.desk),
+                "presence": encode_presence(lane.presence),
                 "generation": lane.generation,
                 "emergency_seq": lane.emergency_seq,
                 "event_seq": lane.event_seq,

@@ -11,7 +11,7 @@ import msgspec
 import devices
 from cloud.derived_models import UntranslatableError, struct_of
 from cloud.model import Accepted, DeviceLane
-from fleet.envelope import Status
+from fleet.envelope import Hello, Status
 from fleet.kind import DeviceState, Kind
 
 
@@ -38,7 +38,8 @@ class Twin:
 
     def on_reading(self, lane: DeviceLane, reading: Any, now_ms: int) -> None:
         """One reading, in the order of its lane: a device whose clock was set back is still believed."""
-        lane.last_heard_at = now_ms
+        lane.last_heard_at = lane.data_at = now_ms
+        lane.reading_before_at = lane.last_reading_at
         lane.last_reading_at = reading.at
         lane.state = self._apply_reading[lane.kind](lane.state, reading)
 
@@ -49,8 +50,10 @@ class Twin:
         lane.state = self._roles[lane.kind].apply_event(lane.state, accepted.event, accepted.envelope.occurred_at)
 
     @staticmethod
-    def on_hello(lane: DeviceLane, now_ms: int) -> None:
+    def on_hello(lane: DeviceLane, hello: Hello, now_ms: int) -> None:
         """Whoever says hello is connected, also if nobody listened when it said so; it repeats the hello alone."""
+        presence = lane.presence
+        presence.hello_at, presence.firmware, presence.boots = now_ms, hello.firmware, hello.boots
         if not lane.online:
             lane.online, lane.link_changed_at = True, now_ms
 
@@ -62,6 +65,8 @@ class Twin:
         if lane.online != status.online:
             lane.online = status.online
             lane.link_changed_at = now_ms
+            if not status.online:
+                lane.presence.dropped(now_ms)
         if status.online:
             lane.last_heard_at = now_ms
 

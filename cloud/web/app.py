@@ -13,6 +13,7 @@ from cloud.api.changes import SESSION_ENDED, Changes
 from cloud.api.services import Services
 from cloud.calls.endpoints import router as calls_router
 from cloud.devices.endpoints import router as devices_router
+from cloud.enrolment.endpoints import router as enrolment_router
 from cloud.inbox.endpoints import router as inbox_router
 from cloud.meals.endpoints import router as meals_router
 from cloud.members.endpoints import router as members_router
@@ -31,7 +32,7 @@ STATIC_FOLDER: Final = Path(__file__).parent / "static"
 
 API_ROUTERS: Final = (
     members_router, devices_router, alarms_router, calls_router, work_orders_router, rides_router, meals_router,
-    wallet_router, inbox_router,
+    wallet_router, inbox_router, enrolment_router,
 )  # fmt: skip
 
 

@@ -62,6 +62,9 @@ class Controller:
         self.blocked = False
         self.opened_for_rider = False
         self.powered = True
+        self.thermometer_dead = False
+        self._fix_lost_at_ms: int | None = None
+        self._last_place = Place(site.latitude, site.longitude, 0.0)
         self._reported_lock = LockCode.LOCKED
         self._receiver = Receiver(randomness)
         self._reader = FrameReader()
@@ -115,6 +118,7 @@ class Controller:
             return
         motion = self.body.motion
         speed = 0.0 if motion is None else max(0.0, motion.metres_per_second * self._randomness.gauss(1, 0.08))
+        temperature = self.body.temperature_celsius + self._randomness.gauss(0, 0.1)
         reading = ReadingFrame(
             at_ms=now_ms,
             battery_percent=self.body.battery_percent,
@@ -124,7 +128,8 @@ class Controller:
             tilt_degrees=abs(self.body.tilt_degrees + self._randomness.gauss(0, 0.8)),
             signal_dbm=max(-128.0, min(-40.0, self.body.signal_base_dbm + self._randomness.gauss(0, 3))),
             odometer_metres=self.body.odometer_metres,
-            temperature_celsius=self.body.temperature_celsius + self._randomness.gauss(0, 0.1),
+            temperature_celsius=None if self.thermometer_dead else temperature,
+            fix_age_seconds=0 if self._fix_lost_at_ms is None else (now_ms - self._fix_lost_at_ms) // 1_000,
         )
         wire = frames.reading_body(reading)
         seen = frames.parse_reading(wire)._asdict()  # the log holds what the wire can carry
@@ -141,7 +146,18 @@ class Controller:
         elif percent > BATTERY_RECOVERED_PERCENT:
             self._low_reported = False
 
+    def lose_fix(self, now_ms: int) -> None:
+        """The receiver sees no satellites any more: antenna torn off, or the bike taken indoors."""
+        self._last_place = self._place()
+        self._fix_lost_at_ms = now_ms
+
+    def find_fix(self) -> None:
+        """It sees them again."""
+        self._fix_lost_at_ms = None
+
     def _place(self) -> Place:
+        if self._fix_lost_at_ms is not None:
+            return self._last_place
         sigma = city.nearest_place(self.body.position).gnss_sigma_metres
         position, accuracy = self._receiver.fix(self.body.position, sigma)
         return Place(*position, accuracy)

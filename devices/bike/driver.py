@@ -184,6 +184,7 @@ def _reading(body: bytes, now_ms: int) -> Reading:
         signal_dbm=values.signal_dbm,
         odometer_metres=values.odometer_metres,
         temperature_celsius=values.temperature_celsius,
+        fix_age_seconds=float(values.fix_age_seconds),
     )
 
 

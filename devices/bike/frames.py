@@ -18,11 +18,12 @@ from typing import Any, Final, NamedTuple
 
 from fleet.framing import encode_frame
 
-_READING_LAYOUT: Final = struct.Struct(">QHiiHHBHbIh")
+_READING_LAYOUT: Final = struct.Struct(">QHiiHHBHbIhH")
 _EVENT_LAYOUT: Final = struct.Struct(">16sQB16siiHH")
 _RESULT_LAYOUT: Final = struct.Struct(">16sBB")
 _COMMAND_LAYOUT: Final = struct.Struct(">16sBH")
 NO_COMMAND: Final = bytes(16)
+_NO_TEMPERATURE: Final = 0x7FFF
 _COORDINATE_STEPS: Final = 10_000_000  # per degree; one step is 11 mm
 
 
@@ -106,7 +107,8 @@ class ReadingFrame(NamedTuple):
     tilt_degrees: float
     signal_dbm: float
     odometer_metres: float
-    temperature_celsius: float
+    temperature_celsius: float | None
+    fix_age_seconds: int = 0
 
 
 class EventFrame(NamedTuple):
@@ -159,7 +161,8 @@ def reading_body(reading: ReadingFrame) -> bytes:
         round(reading.tilt_degrees * 10),
         round(reading.signal_dbm),
         round(reading.odometer_metres),
-        round(reading.temperature_celsius * 10),
+        _NO_TEMPERATURE if reading.temperature_celsius is None else round(reading.temperature_celsius * 10),
+        min(0xFFFF, reading.fix_age_seconds),
     )
 
 
@@ -169,12 +172,13 @@ def parse_reading(body: bytes) -> ReadingFrame:
     Raises:
         ValueError: wrong length or an unknown lock position.
     """
-    at_ms, battery, latitude, longitude, accuracy, speed, lock, tilt, signal, odometer, temperature = _unpack(
+    at_ms, battery, latitude, longitude, accuracy, speed, lock, tilt, signal, odometer, tenths, fix_age = _unpack(
         _READING_LAYOUT, body
     )
+    temperature = None if tenths == _NO_TEMPERATURE else tenths / 10
     place = _place(latitude, longitude, accuracy)
     return ReadingFrame(
-        at_ms, battery / 100, place, speed / 100, LockCode(lock), tilt / 10, signal, odometer, temperature / 10
+        at_ms, battery / 100, place, speed / 100, LockCode(lock), tilt / 10, signal, odometer, temperature, fix_age
     )
 
 

@@ -30,5 +30,6 @@ KIND: Final = Kind(
     reading_interval_s=900,
     silent_after_s=2_700,
     keep_alive_s=300,
+    readings_per_message=2,  # while riding; the agent lets none wait for more than a minute
     demo_count=180,
 )

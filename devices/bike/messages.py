@@ -35,7 +35,10 @@ class Reading(fleet.messages.Reading):
     tilt_degrees: TiltDegrees
     signal_dbm: Annotated[float, measured("dbm", -128, 0, zh="信号强度", en="Signal strength")]
     odometer_metres: Annotated[float, measured("metres", 0, 4_294_967_295, zh="总里程", en="Odometer")]
-    temperature_celsius: Annotated[float, measured("celsius", -50, 125, zh="电池温度", en="Battery temperature")]
+    temperature_celsius: Annotated[float | None, measured("celsius", -50, 125, zh="电池温度", en="Battery temperature")]
+    """None while its sensor gives no value."""
+    fix_age_seconds: Annotated[float, measured("seconds", 0, 65_535, zh="定位距今", en="Age of the position")] = 0.0
+    """How long ago the position was measured; until the next fix the last one is repeated."""
 
 
 class Telemetry(fleet.messages.Telemetry):

@@ -5,8 +5,9 @@ from typing import Any, Final
 
 from devices.bike.state import State
 from fleet.incident import Priority
-from fleet.kind import AlarmDefinition, CallStep, Need, Text, Threshold, When
+from fleet.kind import AlarmDefinition, CallStep, Flag, Need, Text, Threshold, When
 from fleet.messages import Command
+from fleet.sensors import Sensor, no_values_alarm
 
 MINUTE_S: Final = 60
 HOUR_S: Final = 3_600
@@ -27,6 +28,24 @@ def _outside_zone(state: Any) -> bool:
 
 def _left_unlocked(state: Any) -> bool:
     return state.lock_state == "unlocked" and state.reading is not None and state.reading.speed_metres_per_second < 0.3
+
+
+_GNSS: Final = Sensor(
+    key="gnss",
+    title=Text("卫星定位", "Satellite positioning"),
+    fields=("latitude", "longitude", "accuracy_metres", "speed_metres_per_second"),
+    missing=Threshold("fix_age_seconds", above=4.0 * HOUR_S, deadband=4.0 * HOUR_S - MINUTE_S),
+    stale_after_s=4 * HOUR_S,  # a bike inside a lobby sees no sky for a while; in four hours it is moved or reported
+    age_field="fix_age_seconds",
+)
+_BATTERY_THERMOMETER: Final = Sensor(
+    key="battery_thermometer",
+    title=Text("电池温度传感器", "Battery thermometer"),
+    fields=("temperature_celsius",),
+    missing=Flag("temperature_celsius", value=None),
+    stale_after_s=2 * HOUR_S,
+)
+SENSORS: Final = (_GNSS, _BATTERY_THERMOMETER)
 
 
 ALARMS: Final[tuple[AlarmDefinition, ...]] = (
@@ -178,6 +197,26 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         on_delay_s=HOUR_S,
         off_delay_s=10 * MINUTE_S,
     ),
+    no_values_alarm(
+        _GNSS,
+        priority=Priority.MEDIUM,
+        consequence=Text(
+            "不知道车在哪里，不能租用，被盗也不易找回", "Nobody knows where it is, to rent it or to find it again"
+        ),
+        action=Text(
+            "到最后位置寻找，检查天线，移到露天处",
+            "Look for it where it was last seen, check the antenna, move it outdoors",
+        ),
+        respond_within_s=12 * HOUR_S,
+    ),
+    no_values_alarm(
+        _BATTERY_THERMOMETER,
+        priority=Priority.MEDIUM,
+        consequence=Text("电池过热时无人知晓", "A pack that overheats stays unnoticed"),
+        action=Text("更换电池组或其温度传感器", "Swap the pack, or its temperature sensor"),
+        respond_within_s=12 * HOUR_S,
+        skill="battery",
+    ),
 )
 
 
@@ -219,6 +258,6 @@ def call_steps() -> Mapping[str, CallStep]:
     return {}
 
 
-def call_feedback(*, acknowledged: bool) -> Command | None:  # noqa: ARG001  # the role's signature
+def call_feedback(state: State, *, acknowledged: bool) -> Command | None:  # noqa: ARG001  # the role's signature
     """A bike shows nothing to a caller."""
     return None

@@ -32,7 +32,7 @@ class BikeSimulator:
 
     ACTIONS: ClassVar[tuple[str, ...]] = (
         "close_lock", "tamper", "fall", "raise", "move", "jam", "clear_jam",
-        "swap_battery", "brown_out", "corrupt_line", "drop_line_bytes",
+        "swap_battery", "brown_out", "corrupt_line", "drop_line_bytes", "lose_fix", "find_fix", "break_thermometer",
     )  # fmt: skip
 
     def __init__(self, device_id: str, randomness: Randomness, site: Site, started_ms: int) -> None:
@@ -238,6 +238,17 @@ class BikeSimulator:
 
     def _act_brown_out(self, now_ms: int) -> None:
         self._controller.brown_out(now_ms)
+
+    def _act_lose_fix(self, now_ms: int) -> None:
+        self._controller.lose_fix(now_ms)
+
+    def _act_find_fix(self, now_ms: int) -> None:
+        self._controller.find_fix()
+        self._controller.report(now_ms)
+
+    def _act_break_thermometer(self, now_ms: int) -> None:
+        self._controller.thermometer_dead = True
+        self._controller.report(now_ms)
 
     def _act_corrupt_line(self, now_ms: int, frames: int = 1) -> None:  # noqa: ARG002  # the next frames suffer
         self._port.noise.corrupt_next += frames

@@ -9,6 +9,7 @@ from devices.meal_machine.restock import expired_count, is_low
 from devices.meal_machine.state import State
 from fleet.incident import Priority
 from fleet.kind import AlarmDefinition, Flag, Text, Threshold, When
+from fleet.sensors import Sensor, no_values_alarm
 
 
 def _has_slot(state: State, status: str) -> bool:
@@ -54,6 +55,40 @@ MISSING_BOXES_MAX: Final = 2
 def _missing(state: State) -> bool:
     return state.missing_boxes > MISSING_BOXES_MAX
 
+
+STUCK_READINGS: Final = 20
+STUCK_MS: Final = 30 * 60_000
+"""A thermometer that gives exactly one value in so many readings and for so long is stuck: the compressor's cycle
+alone moves the true temperature by 1.5 °C in this time."""
+
+
+def _chilled_missing(state: State) -> bool:
+    reading = state.reading
+    if reading is None:
+        return False
+    return reading.chilled_celsius is None or (
+        state.chilled_same_count >= STUCK_READINGS
+        and state.chilled_changed_at is not None
+        and reading.at - state.chilled_changed_at >= STUCK_MS
+    )
+
+
+_CHILLED: Final = Sensor(
+    key="chilled",
+    title=Text("冷藏温度计", "Chilled thermometer"),
+    fields=("chilled_celsius",),
+    missing=When(_chilled_missing),
+    stale_after_s=120.0,
+    good_at=lambda state: state.chilled_changed_at,
+)
+_HEATER: Final = Sensor(
+    key="heater",
+    title=Text("加热器温度计", "Heater thermometer"),
+    fields=("heater_celsius",),
+    missing=Flag("heater_celsius", value=None),
+    stale_after_s=600.0,
+)
+SENSORS: Final = (_CHILLED, _HEATER)
 
 ALARMS: Final[tuple[AlarmDefinition, ...]] = (
     AlarmDefinition(
@@ -246,5 +281,25 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         consequence=Text("账实不符", "The books do not match the machine"),
         action=Text("核对补货记录与销售记录", "Compare the visits with the sales"),
         respond_within_s=86_400,
+    ),
+    no_values_alarm(
+        _CHILLED,
+        priority=Priority.HIGH,
+        consequence=Text(
+            "无法证明餐品够冷；机器将在十分钟内停售",
+            "Nobody can prove the food is cold; the machine locks in ten minutes",
+        ),
+        action=Text(
+            "现场用手持温度计测量，更换温度计，然后服务复位",
+            "Measure by hand on site, replace the probe, then unlock after service",
+        ),
+        respond_within_s=1_800,
+    ),
+    no_values_alarm(
+        _HEATER,
+        priority=Priority.MEDIUM,
+        consequence=Text("无法证明餐品已热透", "Nobody can prove a meal is heated through"),
+        action=Text("更换加热器温度计，试热一份", "Replace the heater's probe and heat one box as a test"),
+        respond_within_s=3_600,
     ),
 )

@@ -107,6 +107,14 @@ _U8: Final = _number("B")
 _U16: Final = _number("H")
 _U64: Final = _number("Q")
 _CELSIUS: Final = _number("h", scale=100)
+_NO_VALUE: Final = -(1 << 15)
+"""A temperature that its probe does not give, as sent by common converters with an open circuit."""
+_PROBE: Final = Codec(
+    lambda value: struct.pack(">h", _NO_VALUE) if value is None else _CELSIUS.pack(value),
+    lambda body, position: (
+        (None, position + 2) if body[position : position + 2] == b"\x80\x00" else _CELSIUS.unpack(body, position)
+    ),
+)
 _BOOL: Final = _mapped(_U8, int, bool)
 _ID: Final = Codec(bytes.fromhex, _unpack_id)
 _TEXT: Final = Codec(lambda text: bytes((len(text),)) + text.encode("ascii"), _unpack_text)
@@ -157,7 +165,7 @@ _LINE_LAYOUT: Final[Layout] = (
     ("removed_count", _U8), ("removed_reason", _REMOVAL), ("added_count", _U8), ("lot", _LOT), ("expires_at", _EXPIRY),
 )  # fmt: skip
 _READING_LAYOUT: Final[Layout] = (
-    ("at", _U64), ("chilled_celsius", _CELSIUS), ("heater_celsius", _CELSIUS), ("door_open", _BOOL),
+    ("at", _U64), ("chilled_celsius", _PROBE), ("heater_celsius", _PROBE), ("door_open", _BOOL),
     ("mains_power", _BOOL), ("locked_out", _BOOL), ("heater_fault", _BOOL), ("output_occupied", _BOOL),
     ("heating_queue_count", _U8), ("stock_count", _U16), ("slots", _sequence(messages.SlotStock, _SLOT_LAYOUT)),
 )  # fmt: skip
@@ -176,7 +184,7 @@ _EVENT_LAYOUTS: Final[dict[int, tuple[type[Event], Layout]]] = {
     9: (messages.DoorClosed, ()),
     10: (messages.PowerLost, ()),
     11: (messages.PowerRestored, ()),
-    12: (messages.LanesLocked, (("chilled_celsius", _CELSIUS),)),
+    12: (messages.LanesLocked, (("chilled_celsius", _PROBE),)),
     13: (messages.LanesUnlocked, ()),
     14: (messages.Restocked, (("lines", _sequence(messages.RestockLine, _LINE_LAYOUT)),)),
 }

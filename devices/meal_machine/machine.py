@@ -1,10 +1,12 @@
 """The machine with the people around it: restocks, service, food-safety lock, power cuts and other faults."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
 from devices.meal_machine import messages, stock
 from devices.meal_machine.controller import BOOT_MS
+from devices.meal_machine.thermal import Probe
 from devices.meal_machine.vending import Vending
 from fleet.messages import Command, Reason, ReplyStatus
 from fleet.randomness import Randomness
@@ -38,7 +40,8 @@ class Machine(Vending):
 
     def _tick(self, now_ms: int) -> None:
         self._due["tick"] = now_ms + TICK_MS
-        chilled = self.thermal.chilled_celsius
+        probed = self.probes["chilled"].read(self.thermal.chilled_celsius)
+        chilled = math.inf if probed is None else probed  # a machine that can't know that its food is cold locks
         for limit, allowed_ms in EXCURSIONS:
             if chilled <= limit:
                 self._excursion_since.pop(limit, None)
@@ -81,7 +84,8 @@ class Machine(Vending):
         return ""
 
     def _serviced(self, now_ms: int) -> Reason:
-        if self.thermal.chilled_celsius > SERVICE_LIMIT_CELSIUS:
+        probed = self.probes["chilled"].read(self.thermal.chilled_celsius)
+        if probed is None or probed > SERVICE_LIMIT_CELSIUS:
             return "not_possible"
         for slot in self.controller.slots.values():
             slot.status = "ready"
@@ -100,7 +104,7 @@ class Machine(Vending):
     def _lock_out(self, now_ms: int) -> None:
         controller = self.controller
         controller.locked_out = controller.needs_service = controller.needs_restock = True
-        chilled = round(self.thermal.chilled_celsius, 2)
+        chilled = self.probes["chilled"].read(self.thermal.chilled_celsius)
         controller.raise_event(messages.LanesLocked, now_ms, chilled_celsius=chilled)
         for sale in [sale for sale in controller.sales if sale.stage != "dispensing"]:
             self._give_up(sale, "locked_out", now_ms)
@@ -161,6 +165,7 @@ class Machine(Vending):
     def repair(self, now_ms: int) -> None:
         """A technician puts right what is broken; `unlock_after_service` then tells the controller."""
         self.broken_heater = self.output_box = False
+        self.probes = {name: Probe() for name in self.probes}
         for slot in self.controller.slots.values():
             slot.blocked = False
         self.controller.truth("repaired", now_ms)
@@ -171,6 +176,17 @@ class Machine(Vending):
         self._due.pop("box_taken", None)
         self.controller.changed = True
         self.controller.truth("output_blocked", now_ms)
+
+    def break_probe(self, now_ms: int, probe: str = "chilled") -> None:
+        """The thermometer `chilled` or `heater` gives no values any more."""
+        self.probes[probe].dead = True
+        self.controller.changed = True
+        self.controller.truth("probe_broken", now_ms, probe=probe)
+
+    def stick_probe(self, now_ms: int, probe: str = "chilled") -> None:
+        """It goes on giving the value that it has now."""
+        self.probes[probe].stuck = True
+        self.controller.truth("probe_stuck", now_ms, probe=probe)
 
     def warm_up(self, now_ms: int, celsius: float = 12.0) -> None:
         """The chilled space is suddenly warm (for tests of the lock, without waiting for hours)."""

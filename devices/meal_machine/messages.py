@@ -50,10 +50,13 @@ class SlotStock(Message):
 
 
 class MealMachineReading(Reading):
-    """Sent every 30 s and on every change. `stock_count` is what can be sold now: not expired, locked or jammed."""
+    """Sent every 30 s and on every change. `stock_count` is what can be sold now: not expired, locked or jammed.
 
-    chilled_celsius: float = measured("celsius", -40, 80, zh="冷藏温度", en="Chilled temperature")
-    heater_celsius: float = measured("celsius", -40, 300, zh="加热器温度", en="Heater temperature")
+    A temperature is None while its probe gives no value.
+    """
+
+    chilled_celsius: float | None = measured("celsius", -40, 80, zh="冷藏温度", en="Chilled temperature")
+    heater_celsius: float | None = measured("celsius", -40, 300, zh="加热器温度", en="Heater temperature")
     door_open: bool = labelled(zh="柜门打开", en="Door open")
     mains_power: bool = labelled(zh="市电", en="Mains power")
     locked_out: bool = labelled(zh="食品安全锁定", en="Locked for food safety")
@@ -152,10 +155,13 @@ class PowerRestored(Event):
 
 
 class LanesLocked(Event):
-    """Chilled temperature was out of its limits for too long: every slot is locked until serviced and restocked."""
+    """Chilled temperature was out of its limits for too long: every slot is locked until serviced and restocked.
+
+    It is None when the machine locked because it could not know.
+    """
 
     type: Literal["lanes_locked"] = "lanes_locked"
-    chilled_celsius: float = measured("celsius", -40, 80, zh="冷藏温度", en="Chilled temperature")
+    chilled_celsius: float | None = measured("celsius", -40, 80, zh="冷藏温度", en="Chilled temperature")
 
 
 class LanesUnlocked(Event):

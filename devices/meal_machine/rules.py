@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from devices.meal_machine.alarms import ALARMS
+from devices.meal_machine.alarms import ALARMS, SENSORS
 from devices.meal_machine.restock import restock_need
 from devices.meal_machine.state import State
 from fleet.kind import CallStep, Need
 from fleet.messages import Command
 
-__all__ = ["ALARMS", "call_feedback", "call_steps", "needs"]
+__all__ = ["ALARMS", "SENSORS", "call_feedback", "call_steps", "needs"]
 
 
 def needs(state: State, now_ms: int) -> Sequence[Need]:
@@ -22,5 +22,5 @@ def call_steps() -> Mapping[str, CallStep]:
     return {}
 
 
-def call_feedback(*, acknowledged: bool) -> Command | None:  # noqa: ARG001  # the role's signature
+def call_feedback(state: State, *, acknowledged: bool) -> Command | None:  # noqa: ARG001  # the role's signature
     return None

@@ -29,7 +29,7 @@ class MealMachineSimulator:
 
     ACTIONS: ClassVar[tuple[str, ...]] = (
         "open_door", "close_door", "restock", "power_off", "power_on", "brown_out", "jam", "break_heater", "repair",
-        "leave_box", "warm_up",
+        "leave_box", "warm_up", "break_probe", "stick_probe",
     )  # fmt: skip
 
     def __init__(self, device_id: str, randomness: Randomness, site: Site, started_ms: int) -> None:
@@ -48,6 +48,8 @@ class MealMachineSimulator:
             "repair": self._machine.repair,
             "leave_box": self._machine.leave_box,
             "warm_up": self._machine.warm_up,
+            "break_probe": self._machine.break_probe,
+            "stick_probe": self._machine.stick_probe,
         }
 
     @property
@@ -67,7 +69,7 @@ class MealMachineSimulator:
         """A person or a fault does something now.
 
         Arguments: `restock(items={sku: count}, visit_s=…)` (without items everything to capacity),
-        `jam(slot=…)`, `warm_up(celsius=…)`; the others take none.
+        `jam(slot=…)`, `warm_up(celsius=…)`, `break_probe(probe=…)`, `stick_probe(probe=…)`; the others take none.
         """
         if action not in self._actions:
             raise ValueError(f"unknown action {action!r}; known: {', '.join(self.ACTIONS)}")

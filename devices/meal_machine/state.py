@@ -45,6 +45,10 @@ class State(DeviceState, frozen=True, kw_only=True):
     doubtful_sales: int = 0
     missing_boxes: int = 0
     """Expected minus found at the last counted visit; negative when there were more."""
+    chilled_changed_at: int | None = None
+    """When the chilled thermometer last gave another value than before."""
+    chilled_same_count: int = 0
+    """Readings since then with exactly that value; no healthy probe does that for long."""
     blocked_lots: tuple[str, ...] = ()
     """Lots that were inside during a food-safety lock."""
 
@@ -55,14 +59,19 @@ def initial(device_id: str) -> State:
 
 def apply_reading(state: State, reading: Any) -> State:
     """The last one in its lane is the latest, even if the device's clock was set back in between."""
+    if state.reading is not None and state.reading.chilled_celsius == reading.chilled_celsius:
+        same_count = state.chilled_same_count + (reading.at > state.reading.at)
+        state = msgspec.structs.replace(state, reading=reading, chilled_same_count=same_count)
+    else:
+        state = msgspec.structs.replace(state, reading=reading, chilled_changed_at=reading.at, chilled_same_count=0)
     new = {slot.sku for slot in reading.slots} - state.demand.keys()
     if not new:
-        return msgspec.structs.replace(state, reading=reading)
+        return state
     demand = {**state.demand, **{sku: Demand(PRIOR_SALES_PER_HOUR, reading.at) for sku in sorted(new)}}
     if len(demand) > MENU_MAX:  # forget meals that left the menu, so that the state stays small
         on_menu = {slot.sku for slot in reading.slots}
         demand = {sku: estimate for sku, estimate in demand.items() if sku in on_menu}
-    return msgspec.structs.replace(state, reading=reading, demand=demand)
+    return msgspec.structs.replace(state, demand=demand)
 
 
 def apply_event(state: State, event: Any, occurred_at: int) -> State:

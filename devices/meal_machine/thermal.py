@@ -20,6 +20,23 @@ def _towards(value: float, target: float, seconds: float, time_constant_s: float
 
 
 @dataclass
+class Probe:
+    """What a thermometer says of a true temperature: that, nothing once it is dead, the same for ever once stuck."""
+
+    dead: bool = False
+    stuck: bool = False
+    last_celsius: float | None = None
+
+    def read(self, celsius: float) -> float | None:
+        """The value as it is reported, °C with two decimals."""
+        if self.dead:
+            return None
+        if not self.stuck or self.last_celsius is None:
+            self.last_celsius = round(celsius, 2)
+        return self.last_celsius
+
+
+@dataclass
 class Thermal:
     """True temperatures. Modes are constant inside one `advance`."""
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from devices.meal_machine import messages, stock
 from devices.meal_machine.controller import SALE_LIMIT_MS, SALES_AT_ONCE_MAX, Controller, Line, Sale
-from devices.meal_machine.thermal import Thermal
+from devices.meal_machine.thermal import Probe, Thermal
 from fleet.messages import Reason, ReplyStatus
 from fleet.randomness import Randomness
 
@@ -55,6 +55,7 @@ class Vending:
         line = Line(randomness, self.faults.crc_error_per_frame, self.faults.dropped_byte_per_frame)
         self.controller = Controller(device_id, randomness, line, stock.standard_slots())
         self.thermal = Thermal(ambient_celsius=float(facts.get("ambient_celsius", 24.0)))
+        self.probes = {"chilled": Probe(), "heater": Probe()}
         self.mains, self.door_open, self.output_box, self.broken_heater = True, False, False, False
         self.outcomes: dict[str, str] = {}
         """Purchase → what truly left the machine (`box`, `none`)."""
@@ -110,8 +111,10 @@ class Vending:
         sellable = sum(lot.count for slot in controller.slots.values() for lot in slot.sellable(now_ms))
         return messages.MealMachineReading(
             at=now_ms,
-            chilled_celsius=round(self.thermal.chilled_celsius + self.randomness.gauss(0.0, 0.05), 2),
-            heater_celsius=round(self.thermal.heater_celsius + self.randomness.gauss(0.0, 0.2), 2),
+            chilled_celsius=self.probes["chilled"].read(
+                self.thermal.chilled_celsius + self.randomness.gauss(0.0, 0.05)
+            ),
+            heater_celsius=self.probes["heater"].read(self.thermal.heater_celsius + self.randomness.gauss(0.0, 0.2)),
             door_open=self.door_open,
             mains_power=self.mains,
             locked_out=controller.locked_out,

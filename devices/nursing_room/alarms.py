@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from fleet.incident import Priority
 from fleet.kind import AlarmDefinition, Flag, Text, Threshold, When
+from fleet.sensors import Sensor, no_values_alarm
 
 SELF_TEST_INTERVAL_MS: Final = 7 * 86_400_000
 BUTTON_OUT_OF_ORDER_S_MAX: Final = 7_200.0
@@ -36,6 +37,39 @@ def button_out_of_order(state: Any) -> bool:
         return False
     return not reading.button_link_ok or not reading.cord_in_place or self_test_failed(state)
 
+
+STUCK_READINGS: Final = 120
+STUCK_MS: Final = 2 * 3_600_000
+"""The fridge's thermostat moves the true temperature by 1 °C in less: one value for so long is a broken probe."""
+
+
+def fridge_probe_stuck(state: Any) -> bool:
+    """Its thermometer gave exactly one value for two hours."""
+    return (
+        state.reading is not None
+        and state.fridge_same_count >= STUCK_READINGS
+        and state.fridge_changed_at is not None
+        and state.reading.at - state.fridge_changed_at >= STUCK_MS
+    )
+
+
+BUTTON: Final = Sensor(
+    key="button",
+    title=Text("呼叫按钮", "Emergency button"),
+    fields=("button_link_ok", "button_battery_percent"),
+    missing=Flag("button_link_ok", value=False),
+    stale_after_s=60.0,
+    alarm="button_disconnected",  # said at once, without any delay
+)
+FRIDGE: Final = Sensor(
+    key="fridge",
+    title=Text("冰箱温度计", "Fridge thermometer"),
+    fields=("fridge_celsius",),
+    missing=When(fridge_probe_stuck),
+    stale_after_s=600.0,
+    good_at=lambda state: state.fridge_changed_at,
+)
+SENSORS: Final = (BUTTON, FRIDGE)
 
 ALARMS: Final[tuple[AlarmDefinition, ...]] = (
     AlarmDefinition(
@@ -256,5 +290,13 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         action=Text("联系物业检查暖气与窗户", "Have the building check heating and window"),
         respond_within_s=4 * _HOUR_S,
         on_delay_s=1_800.0,
+    ),
+    no_values_alarm(
+        FRIDGE,
+        priority=Priority.MEDIUM,
+        consequence=Text("母乳变暖时无人知晓", "Milk that gets warm stays unnoticed"),
+        action=Text("用手持温度计测量冰箱，更换温度计", "Measure the fridge by hand and replace its thermometer"),
+        respond_within_s=4 * _HOUR_S,
+        skill="inspection",
     ),
 )

@@ -15,7 +15,7 @@ from typing import Final
 
 from devices.nursing_room import frames
 from devices.nursing_room.frames import FrameBodyError, FrameType
-from devices.nursing_room.messages import Pressed, RoomReading
+from devices.nursing_room.messages import CallLightCommand, Pressed, RoomReading
 from fleet.framing import FrameReader
 from fleet.kind import DriverOutput, Progress
 from fleet.messages import (
@@ -31,6 +31,8 @@ from fleet.messages import (
 
 EVENT_IDS_KEPT_MAX: Final = 512
 COMMANDS_PENDING_MAX: Final = 16
+LIGHTS_RESERVE: Final = 8
+"""Lights for a caller that may wait beyond that bound: they are not refused because other commands are slow."""
 COMMAND_REPEAT_MS: Final = 2_000
 COMMAND_TIMEOUT_MS: Final = {
     "show_received": 10_000,
@@ -100,9 +102,12 @@ class RoomDriver:
             return DriverOutput()
         if command.action not in frames.COMMAND_CODES:
             return _failed(command_id, ReplyStatus.REFUSED, "unknown_action")
-        if len(self._pending) >= COMMANDS_PENDING_MAX:
+        if len(self._pending) >= COMMANDS_PENDING_MAX + (LIGHTS_RESERVE if command.urgent else 0):
             return _failed(command_id, ReplyStatus.REFUSED, "busy")
-        return DriverOutput(to_hardware=self._send(key, command.action, now_ms))
+        press_id = frames.ANY_PRESS
+        if isinstance(command, CallLightCommand) and command.press_id is not None:
+            press_id = bytes.fromhex(command.press_id)
+        return DriverOutput(to_hardware=self._send(key, command.action, now_ms, press_id=press_id))
 
     def on_acknowledged(self, event: Event, now_ms: int) -> DriverOutput:
         if not isinstance(event, Pressed):

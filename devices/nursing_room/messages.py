@@ -119,17 +119,26 @@ class Restarted(Event):
     call_restored: bool = labelled(zh="呼叫已恢复", en="Open call kept")
 
 
-class ShowReceived(Command):
-    """Light "received by the centre"; fails with `not_possible` when no call is open."""
+class CallLightCommand(Command):
+    """Shows the caller how far help is; `not_possible` unless `press_id` is the latest press of an open call.
+
+    Without a press it is for the open call, whichever press it is.
+    """
 
     lifetime_s_max: ClassVar[float] = 60.0
+    urgent: ClassVar[bool] = True
+    press_id: PressId | None = labelled(zh="按下编号", en="Press", default=None)
+
+
+class ShowReceived(CallLightCommand):
+    """Light "received by the centre"."""
+
     action: Literal["show_received"] = "show_received"
 
 
-class ShowHelpComing(Command):
-    """Light "somebody is coming"; fails with `not_possible` when no call is open."""
+class ShowHelpComing(CallLightCommand):
+    """Light "somebody is coming"."""
 
-    lifetime_s_max: ClassVar[float] = 60.0
     action: Literal["show_help_coming"] = "show_help_coming"
 
 

@@ -7,13 +7,13 @@ warm, or that the sterilizer does not sterilize.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from devices.nursing_room.alarms import ALARMS
+from devices.nursing_room.alarms import ALARMS, SENSORS
 from devices.nursing_room.messages import ShowHelpComing, ShowReceived
 from fleet.incident import Priority
 from fleet.kind import CallStep, Need, Text
 from fleet.messages import Command
 
-__all__ = ["ALARMS", "call_feedback", "call_steps", "needs"]
+__all__ = ["ALARMS", "SENSORS", "call_feedback", "call_steps", "needs"]
 
 BUTTON_BATTERY_ORDER_PERCENT: Final = 25
 LAMP_ORDER_HOURS: Final = 7_500.0
@@ -61,6 +61,7 @@ def call_steps() -> Mapping[str, CallStep]:
     }
 
 
-def call_feedback(*, acknowledged: bool) -> Command | None:
-    """Somebody accepted the call: "help is coming". Before that: "received"."""
-    return ShowHelpComing() if acknowledged else ShowReceived()
+def call_feedback(state: Any, *, acknowledged: bool) -> Command | None:
+    """Somebody accepted the call: "help is coming". Before that: "received". Both for the latest press of the call."""
+    press_id = state.last_press_id
+    return ShowHelpComing(press_id=press_id) if acknowledged else ShowReceived(press_id=press_id)

@@ -1,10 +1,13 @@
 """What a room is now, as far as the cloud knows."""
 
-from typing import Any
+from typing import Any, Final
 
 from msgspec.structs import replace
 
 from fleet.kind import DeviceState
+
+OVERTAKEN_MS_MAX: Final = 600_000
+"""A press may be so much older than the one before it by its own time; more is a clock that was set."""
 
 
 class State(DeviceState, frozen=True, kw_only=True):
@@ -14,6 +17,8 @@ class State(DeviceState, frozen=True, kw_only=True):
     open_press_id: str | None = None
     """The press that opened the call, until it is cleared at the origin."""
     open_press_at: int | None = None
+    last_press_id: str | None = None
+    """The latest press of the open call: what its lights are for."""
     presses_in_call: int = 0
     attended_at: int | None = None
     last_press_at: int | None = None
@@ -29,6 +34,10 @@ class State(DeviceState, frozen=True, kw_only=True):
     last_excursion_peak_celsius: float | None = None
     last_restart_at: int | None = None
     last_restart_cause: str | None = None
+    fridge_changed_at: int | None = None
+    """When the fridge's thermometer last gave another value than before."""
+    fridge_same_count: int = 0
+    """Readings since then with exactly that value."""
 
 
 def initial(device_id: str) -> State:
@@ -39,7 +48,10 @@ def initial(device_id: str) -> State:
 def apply_reading(state: State, reading: Any) -> State:
     """The state after a reading."""
     first = reading.at if state.first_reading_at is None else state.first_reading_at
-    return replace(state, reading=reading, first_reading_at=first)
+    if state.reading is not None and state.reading.fridge_celsius == reading.fridge_celsius:
+        same_count = state.fridge_same_count + (reading.at > state.reading.at)
+        return replace(state, reading=reading, first_reading_at=first, fridge_same_count=same_count)
+    return replace(state, reading=reading, first_reading_at=first, fridge_changed_at=reading.at, fridge_same_count=0)
 
 
 def apply_event(state: State, event: Any, occurred_at: int) -> State:  # noqa: PLR0911  # one return per event type
@@ -54,6 +66,7 @@ def apply_event(state: State, event: Any, occurred_at: int) -> State:  # noqa: P
                 state,
                 open_press_id=None,
                 open_press_at=None,
+                last_press_id=None,
                 presses_in_call=0,
                 attended_at=None,
                 last_cleared_at=occurred_at,
@@ -78,12 +91,15 @@ def apply_event(state: State, event: Any, occurred_at: int) -> State:  # noqa: P
 
 def _pressed(state: State, press_id: str, occurred_at: int) -> State:
     opens = state.open_press_id is None
+    # A press whose number was not the next is acted on at once; those before it then come in their turn, but later.
+    overtaken = not opens and 0 < (state.last_press_at or 0) - occurred_at <= OVERTAKEN_MS_MAX
     return replace(
         state,
         open_press_id=press_id if opens else state.open_press_id,
         open_press_at=occurred_at if opens else state.open_press_at,
         presses_in_call=state.presses_in_call + 1,
+        last_press_id=state.last_press_id if overtaken else press_id,
         attended_at=None,
-        last_press_at=occurred_at,
+        last_press_at=state.last_press_at if overtaken else occurred_at,
         proof_tested_at=occurred_at,
     )

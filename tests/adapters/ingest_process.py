@@ -2,6 +2,7 @@
 
 import asyncio
 import multiprocessing
+import os
 from pathlib import Path
 
 from cli.clock import SystemClock
@@ -11,13 +12,14 @@ FORKING = multiprocessing.get_context("forkserver")
 FORKING.set_forkserver_preload(["tests.adapters.ingest_process"])
 
 
-def serve(folder: str, port: int) -> None:
-    """Until somebody kills it."""
+def serve(folder: str, port: int, environment: dict[str, str]) -> None:
+    """Until somebody kills it. The environment names the identities; the forking server has that of its own start."""
+    os.environ.update(environment)
     asyncio.run(Cloud(Path(folder), port, clock=SystemClock(), twin_flush_s=0.5).run())
 
 
 def start(folder: Path, port: int) -> multiprocessing.Process:
     """A process that is about to serve."""
-    process = FORKING.Process(target=serve, args=(str(folder), port), daemon=True)
+    process = FORKING.Process(target=serve, args=(str(folder), port, dict(os.environ)), daemon=True)
     process.start()
     return process

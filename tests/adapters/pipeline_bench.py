@@ -20,18 +20,22 @@ from cloud.adapters.mqtt.options import ReceiverOptions
 from cloud.adapters.mqtt.receiver import MqttReceiver
 from cloud.adapters.sql.database import SqlDatabase
 from cloud.adapters.sql.migrate import upgrade
+from cloud.device_commands.keys import OneKey
 from cloud.device_commands.service import DeviceCommands
 from cloud.dispatch.planner import Dispatch
+from cloud.identity.desk import IdentityDesk
 from cloud.ingest import repository as ingest_rows
 from cloud.ingest.acknowledger import Acknowledger
 from cloud.ingest.leases import Leases
 from cloud.intents import IntentDesk
 from cloud.model import Downstream
 from cloud.pipeline import Pipeline, PipelineLimits
+from cloud.ports import SigningKeys
 from cloud.tables import device, event, quarantine, twin
 from cloud.timeseries.spool import Spool
 from fleet.envelope import Acknowledgement, Lane, Welcome, decode_downlink
 from fleet.topics import SHARD_COUNT
+from tests.adapters.mosquitto_fixture import PUBLISHER, tls_of
 from tests.device_messages import NOW_MS, Speaker, hex_id
 
 SOON_S = 15.0
@@ -110,6 +114,7 @@ class Cloud:
     def __init__(
         self, folder: Path, port: int, *, clock: SteadyClock | None = None, owner: str = "ingester-a",
         twin_flush_s: float = 0.05, spool_bytes_max: int = 100_000_000, real_now_ms: Callable[[], int] | None = None,
+        keys: SigningKeys | None = None, identity: IdentityDesk | None = None,
     ) -> None:  # fmt: skip
         self.clock = clock or SteadyClock()
         self.url = f"sqlite:///{folder / 'state.db'}"
@@ -117,7 +122,8 @@ class Cloud:
         self.sql = SqlDatabase(self.url)
         self.database = FailingDatabase(self.sql)
         self.key = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
-        options = ReceiverOptions(client_id=owner, port=port, reconnect_base_s=0.05)
+        self.keys = keys or OneKey(KEY_ID, self.key)
+        options = ReceiverOptions(client_id=owner, port=port, tls=tls_of(port), reconnect_base_s=0.05)
         self.link = CountingLink(options, random.Random(1), batch_messages_max=1000, linger_s=0.005)
         self.changes = Changes()
         self.handled: list[Any] = []
@@ -126,7 +132,7 @@ class Cloud:
         new_id = lambda: hex_id(owner, time.monotonic_ns(), next(numbers))  # noqa: E731
         actions = ("unlock", "ring", "show_help_coming", "start_self_test")
         self.commands = DeviceCommands(
-            self.database, self.clock, self.link.publish, KEY_ID, self.key, new_id,
+            self.database, self.clock, self.link.publish, self.keys, new_id,
             {action: [self._on_outcome] for action in actions},
         )  # fmt: skip
         self.intents = IntentDesk(self.database, self.clock, new_id)
@@ -138,10 +144,10 @@ class Cloud:
         self.pipeline = Pipeline(
             kinds=devices.kinds(), link=self.link, spool=self.spool, spool_name=owner, database=self.database,
             leases=self.leases, dispatch=Dispatch(["inbox", "webhook"]), commands=self.commands,
-            acknowledger=Acknowledger(KEY_ID, self.key), intents=self.intents,
+            acknowledger=Acknowledger(self.keys), intents=self.intents,
             event_handlers={("bike", "fall"): [self._on_event], ("nursing_room", "pressed"): [self._on_event]},
             changes=self.changes, wake_outbox=lambda: None, clock=self.clock,
-            limits=PipelineLimits(twin_flush_s=twin_flush_s),
+            limits=PipelineLimits(twin_flush_s=twin_flush_s), identity=identity,
         )  # fmt: skip
 
     def _on_event(self, _tx: Connection, stored: Any) -> None:
@@ -225,7 +231,8 @@ class Devices:
     """All devices on one connection; keeps what each of them is told."""
 
     def __init__(self, port: int) -> None:
-        options = ReceiverOptions(client_id="devices", port=port, coalesce_s=0.0, reconnect_base_s=0.05)
+        tls = tls_of(port, PUBLISHER)
+        options = ReceiverOptions(client_id="devices", port=port, tls=tls, coalesce_s=0.0, reconnect_base_s=0.05)
         self.client = MqttReceiver(options, ("f/+/+/down/+",), random.Random(2))
         self.told: dict[str, list[Any]] = defaultdict(list)
         self.orders: dict[str, list[bytes]] = defaultdict(list)

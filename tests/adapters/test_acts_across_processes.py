@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import insert, select
 
 from cloud import intents as intents_module
+from cloud.device_commands.keys import OneKey
 from cloud.device_commands.service import DeviceCommands
 from cloud.ingest import repository as ingest_rows
 from cloud.intents import IntentDesk
@@ -74,7 +75,7 @@ class Process:
     def __init__(self, database, clock, ids, mine=None):
         self.sent = []
         self.sent_something = asyncio.Event()
-        self.commands = DeviceCommands(database, clock, self._publish, "key", NoSigner(), ids)
+        self.commands = DeviceCommands(database, clock, self._publish, OneKey("key", NoSigner()), ids)
         if mine is not None:
             self.commands.mine = mine
 

@@ -5,6 +5,7 @@ import random
 from contextlib import asynccontextmanager
 
 import pytest
+from mosquitto_fixture import tls_of
 from pipeline_bench import Devices, until
 
 from cloud.adapters.mqtt.link import BrokerLink
@@ -20,9 +21,14 @@ BIKE = Speaker("bike-001", "bike")
 ROOM = Speaker("room-001", "nursing_room")
 
 
+@pytest.fixture
+def broker(production):
+    return production
+
+
 @asynccontextmanager
 async def linked(broker, shards=range(SHARD_COUNT)):
-    options = ReceiverOptions(client_id="link", port=broker.port, reconnect_base_s=0.05)
+    options = ReceiverOptions(client_id="link", port=broker.port, tls=tls_of(broker.port), reconnect_base_s=0.05)
     link = BrokerLink(options, random.Random(1), batch_messages_max=100, linger_s=0.01)
     woken = asyncio.Event()
     async with asyncio.TaskGroup() as group:

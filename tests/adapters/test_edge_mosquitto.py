@@ -155,7 +155,12 @@ class MqttCloud(Cloud):
     async def run(self):
         while True:
             with contextlib.suppress(aiomqtt.MqttError):
-                async with aiomqtt.Client("127.0.0.1", self.port, protocol=aiomqtt.ProtocolVersion.V5) as self.client:
+                async with aiomqtt.Client(
+                    "127.0.0.1",
+                    self.port,
+                    protocol=aiomqtt.ProtocolVersion.V5,
+                    timeout=1.0,  # the library does not notice that a dying broker resets the connection
+                ) as self.client:
                     await self.client.subscribe("f/+/+/up/#", qos=1)
                     async for message in self.client.messages:
                         topic = topics.parse_up(message.topic.value)
@@ -296,7 +301,7 @@ async def test_a_device_cannot_speak_for_another(tmp_path):
         count = len(cloud.hellos)
         will = envelope.Status("bell-002", 0, 1, online=False)
         async with thief.connect(will, 5) as session:
-            hello = envelope.Hello(1, "doorbell", "bell-002", "a" * 32, 0, 0, "b" * 32, "")
+            hello = envelope.Hello(1, "doorbell", "bell-002", "a" * 32, 0, 0, "b" * 32, "", "c" * 32)
             await session.publish(
                 topics.UpChannel.HELLO, envelope.encode(hello)
             )  # acknowledged by the broker, and dropped

@@ -23,6 +23,11 @@ PLACE = {"latitude": 38.86, "longitude": 121.52, "accuracy_metres": 4.0}
 
 
 @pytest.fixture
+def broker(production):
+    return production
+
+
+@pytest.fixture
 async def people(broker):
     """The devices, connected before any cloud is."""
     async with Devices(broker.port).connected() as connected:

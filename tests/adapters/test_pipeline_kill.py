@@ -31,6 +31,11 @@ ROOMS = [Speaker(f"room-{number:03}", "nursing_room") for number in range(1, 5)]
 CYCLE = ("pressed", "pressed", "attended", "cleared_at_origin")
 
 
+@pytest.fixture
+def broker(production):
+    return production
+
+
 class Sender:
     """One lane of one device: a growing journal, a window, and the way back to the mark."""
 

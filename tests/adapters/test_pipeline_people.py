@@ -25,6 +25,11 @@ PRESS = hex_id("room-001", "pressed", 1)
 
 
 @pytest.fixture
+def broker(production):
+    return production
+
+
+@pytest.fixture
 async def people(broker):
     async with Devices(broker.port).connected() as connected:
         yield connected
@@ -63,7 +68,7 @@ async def test_an_acknowledged_call_is_a_row_a_light_in_the_room_and_the_end_of_
         (row,) = cloud.rows(call)
         assert (row["state"], row["acknowledged_by"]) == ("acknowledged", "p1")
         order = await arrived(cloud, people, ROOM)
-        assert ShowHelpComing.model_validate_json(bytes(order.command)) == ShowHelpComing()
+        assert ShowHelpComing.model_validate_json(bytes(order.command)) == ShowHelpComing(press_id=PRESS)
         assert (order.device_id, order.generation) == ("room-001", 1)
         await cloud.pass_time(200)
         assert [row["step"] for row in cloud.rows(call_transition)] == ["press", "acknowledge"]

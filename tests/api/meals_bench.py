@@ -17,6 +17,7 @@ from cloud.adapters.sql.database import SqlDatabase
 from cloud.api.access import Person, Role
 from cloud.api.changes import Changes
 from cloud.api.services import Services
+from cloud.device_commands.keys import OneKey
 from cloud.device_commands.service import DeviceCommands
 from cloud.meals import endpoints as meals_endpoints
 from cloud.meals import sales
@@ -64,7 +65,7 @@ class MealsBench:
         self.ids = random.Random(seed)
         self.changes = Changes()
         self.commands = DeviceCommands(
-            self.database, self.clock, self.downlink.extend, "test", self.signer,
+            self.database, self.clock, self.downlink.extend, OneKey("test", self.signer),
             lambda: f"{self.ids.getrandbits(128):032x}", sales.outcome_handlers(),
         )  # fmt: skip
         self.meals = MealService(self.database, self.clock, self.commands, self.changes)

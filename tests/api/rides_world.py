@@ -17,6 +17,7 @@ from cloud.adapters.sql.database import SqlDatabase
 from cloud.api.access import Person, Role
 from cloud.api.changes import Changes
 from cloud.api.services import Services
+from cloud.device_commands.keys import OneKey
 from cloud.device_commands.service import DeviceCommands
 from cloud.model import Downstream, StoredEvent
 from cloud.rides.endpoints import router
@@ -55,7 +56,7 @@ class RidesWorld:
         self.changes = Changes()
         self.services = Services()
         self.commands = DeviceCommands(
-            self.database, self.clock, self.sent.extend, "cloud-1", KEY, self.new_id, self._outcome_handlers
+            self.database, self.clock, self.sent.extend, OneKey("cloud-1", KEY), self.new_id, self._outcome_handlers
         )
         self.rides = RideService(self.database, self.clock, self.commands, self.changes, self.new_id)
         for action, handler in self.rides.outcome_handlers.items():

@@ -3,9 +3,10 @@
 import json
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select, update
 
 from cloud import tables
+from cloud.ports import CommandQueueFullError
 from tests.web import world as worlds
 from tests.web.client import client
 from tests.web.world import NOW_MS, make_world
@@ -167,6 +168,103 @@ async def test_commands_are_checked_by_role_and_arguments(world, login, body, st
     assert answer.status_code == status
     assert code is None or answer.json()["code"] == code
     assert world.commands.woken == int(status == 202)
+
+
+RING = {"action": "ring", "duration_seconds": 7}
+
+
+@pytest.mark.parametrize(
+    ("headers", "params", "applied"),
+    [
+        ({"prefer": "respond-async, wait=5"}, {}, "wait=5"),
+        ({"prefer": "wait=99999"}, {}, "wait=30"),
+        ({}, {"wait_s": 5}, None),
+    ],
+)
+async def test_the_answer_can_wait_for_the_outcome(world, headers, params, applied):
+    async with client(world, "crew") as crew:
+        url = "/api/v1/devices/bike-001/commands"
+        ended = await crew.post(url, json=RING, headers=headers, params=params)
+        at_once = await crew.post(url, json=RING, headers={"prefer": "handling=strict"})
+    assert (ended.status_code, ended.json()["status"]) == (200, "succeeded")
+    assert ended.headers.get("preference-applied") == applied
+    assert ended.headers["location"].endswith(ended.json()["id"])
+    assert (at_once.status_code, at_once.json()["status"]) == (202, "queued")
+
+
+async def test_the_answer_says_at_once_that_the_device_cannot_be_reached(world):
+    def link(online):
+        world.database.write_here(
+            lambda tx: tx.execute(
+                update(tables.twin).where(tables.twin.c.device_id == "bike-001").values(online=online)
+            )
+        )
+
+    async with client(world, "crew") as crew:
+        reached = await crew.post("/api/v1/devices/bike-001/commands", json=RING)
+        link(0)
+        offline = await crew.post("/api/v1/devices/bike-001/commands", json=RING)
+        assert (offline.status_code, offline.json()["status"]) == (202, "queued")
+        ended = await crew.get(offline.headers["location"], params={"wait_s": 1})
+    assert [answer.json()["device_offline"] for answer in (reached, offline, ended)] == [False, True, False]
+
+
+async def test_a_devices_commands_are_listed_page_by_page_and_by_status(world):
+    def past(tx):
+        for number, (action, status) in enumerate([("ring", "succeeded"), ("lock", "expired"), ("ring", "sent")]):
+            tx.execute(
+                insert(tables.command).values(
+                    id=f"{number:032x}", device_id="bike-001", action=action, arguments='{"action":"x","a":1}',
+                    actor="p", issued_at=number, not_after=number, generation=1, status=status, changed_at=number,
+                )
+            )  # fmt: skip
+
+    world.database.write_here(past)
+    url = "/api/v1/devices/bike-001/commands"
+    async with client(world, "crew") as crew:
+
+        async def listed(**params):
+            answer = (await crew.get(url, params=params)).json()
+            return [one["issued_at"] for one in answer["commands"]], answer["next_before"]
+
+        assert await listed() == ([2, 1, 0], None)
+        assert await listed(limit=2) == ([2, 1], 1)
+        assert await listed(limit=2, before=1) == ([0], None)
+        assert await listed(status="open") == ([2], None)
+        assert await listed(status=["open", "expired"]) == ([2, 1], None)
+        assert await listed(action="ring") == ([2, 0], None)
+        assert (await crew.get(url)).json()["commands"][0]["arguments"] == {"a": 1}
+        assert (await crew.get(url, params={"status": "lost"})).status_code == 422
+        assert (await crew.get("/api/v1/devices/nobody/commands")).status_code == 404
+    async with client(world, "employee") as employee:
+        assert (await employee.get(url)).status_code == 403
+
+
+async def test_a_queued_command_can_be_taken_back_by_who_sent_it_or_an_admin(world):
+    url = "/api/v1/devices/bike-001/commands"
+    async with client(world, "admin") as admin, client(world, "crew") as crew:
+        theirs = (await admin.post(url, json=RING)).json()["id"]
+        own = (await crew.post(url, json=RING)).json()["id"]
+        refused = await crew.post(f"/api/v1/commands/{theirs}/cancel")
+        assert (refused.status_code, refused.json()["code"]) == (403, "not_allowed")
+        taken_back = await crew.post(f"/api/v1/commands/{own}/cancel")
+        assert (taken_back.json()["status"], taken_back.json()["reason"]) == ("refused", "cancelled")
+        again = await admin.post(f"/api/v1/commands/{own}/cancel")
+        assert (again.status_code, again.json()["code"]) == (409, "already_sent")
+        assert (await admin.post("/api/v1/commands/nothing/cancel")).status_code == 404
+    audits = world.database.read_here(lambda tx: tx.execute(select(tables.audit.c.action)).scalars().all())
+    assert audits.count("device.cancel_command") == 1
+
+
+async def test_too_many_open_commands_of_one_person_are_a_429(world, monkeypatch):
+    def full(*_arguments, **_keywords):
+        raise CommandQueueFullError("actor", "64 of your commands have not ended yet; wait until they do")
+
+    monkeypatch.setattr(world.commands, "order", full)
+    async with client(world, "crew") as crew:
+        answer = await crew.post("/api/v1/devices/bike-001/commands", json=RING)
+    assert (answer.status_code, answer.json()["code"]) == (429, "too_many_commands")
+    assert "wait" in answer.json()["detail"]
 
 
 async def test_a_full_queue_and_a_retired_device_take_no_commands(world):

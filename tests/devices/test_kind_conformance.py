@@ -195,8 +195,9 @@ def test_call_steps_name_real_events(kind_name):
     names = {literal_of(model, "type") for model in kind.events}
     assert set(rules.call_steps()) <= names
     assert bool(rules.call_steps()) == kind.emergency
+    state = devices.role(kind_name, "state").initial(f"{kind.id_prefix}-001")
     for acknowledged in (False, True):
-        feedback = rules.call_feedback(acknowledged=acknowledged)
+        feedback = rules.call_feedback(state, acknowledged=acknowledged)
         assert feedback is None or type(feedback) in kind.commands
 
 

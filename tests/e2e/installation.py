@@ -1,5 +1,6 @@
 """A whole installation on one PostgreSQL and one broker: a process per role, and a small simulated fleet."""
 
+import datetime as dt
 import json
 import os
 import random
@@ -16,7 +17,7 @@ from sqlalchemy import func, select, text
 from cli.broker import Broker, free_port
 from cli.clock import real_now_ms
 from cli.demo import people, verdict
-from cli.demo.stage import fleet_of
+from cli.demo.stage import fleet_of, make_identities, put_identity
 from cli.processes import Child
 from cloud.adapters.sql.database import SqlDatabase
 from cloud.adapters.sql.migrate import upgrade
@@ -25,6 +26,7 @@ from cloud.devices import repository as device_rows
 from cloud.members.seed import seed_demo
 from cloud.tables import event, gap, twin
 from cloud.wallet.seed import seed_demo as fill_wallets
+from fleet.topics import INGESTER_NAME
 
 COUNTS = {"bike": 4, "meal_machine": 2, "nursing_room": 24}
 SPEED = 10
@@ -38,14 +40,20 @@ class Installation:
     def __init__(self, folder, database_url):
         self.folder = folder
         self.origin_ms = real_now_ms()
-        self.broker = Broker(folder / "broker")
-        self.database = SqlDatabase(database_url)
         self.fleet = fleet_of(COUNTS, 1)
+        tls = self._identify(dt.datetime.now(dt.UTC))
+        self.broker = Broker(folder / "broker", tls=tls)
+        self.database = SqlDatabase(database_url)
         self.receiver_file, receiver_port = folder / "notified.jsonl", free_port()
         self.key_file = folder / "command.key"
         self.environment = {
             "FLEET_DATABASE_URL": database_url,
-            "FLEET_BROKER_PORT": str(self.broker.port),
+            "FLEET_BROKER_PORT": str(self.broker.services_port),
+            "FLEET_BROKER_PID_FILE": str(self.broker.pid_file),
+            "FLEET_BROKER_CA_FILE": str(tls.services_root),
+            "FLEET_BROKER_CERTIFICATE_FILE": str(folder / "identities" / f"{INGESTER_NAME}.pem"),
+            "FLEET_BROKER_KEY_FILE": str(folder / "identities" / f"{INGESTER_NAME}.key"),
+            "FLEET_PKI_DIRECTORY": str(folder / "pki"),
             "FLEET_COMMAND_KEY_FILE": str(self.key_file),
             "FLEET_WEBHOOK_URL": f"http://127.0.0.1:{receiver_port}/notify",
             "FLEET_CLOCK_SPEED": str(SPEED),
@@ -69,6 +77,14 @@ class Installation:
             child.stop()
         self.broker.stop()
         self.database.close()
+
+    def _identify(self, now):
+        """Both domains, the cloud's and the devices' certificates, as in production."""
+        pki, tls = make_identities(self.folder, [INGESTER_NAME], now)
+        authority = pki.device_authority()
+        for device_id in self.fleet:
+            put_identity(self.folder / "identities", device_id, authority.issue_client(device_id, now))
+        return tls
 
     def _enrol(self, tx):
         for device_id, (kind, site) in self.fleet.items():
@@ -98,7 +114,8 @@ class Installation:
         """Start agents and hardware; a press in some room every 0.6 real seconds on average."""
         key_id, public_file = public_key_of(self.key_file, self.folder)
         arguments = [
-            "sim", "--broker-port", str(self.broker.port), "--plain", "--command-key", str(public_file),
+            "sim", "--broker-port", str(self.broker.port), "--identities", str(self.folder / "identities"),
+            "--authority", self.environment["FLEET_BROKER_CA_FILE"], "--command-key", str(public_file),
             "--command-key-id", key_id, "--directory", str(self.folder / "sim"), "--speed", str(SPEED),
             "--origin-ms", str(self.origin_ms), "--press-every-s", str(PRESS_EVERY_BUSINESS_S),
             "--connect-within-s", "0.5",

@@ -113,7 +113,7 @@ def make_stages(alarms: tuple[AlarmDefinition, ...] = ALARMS) -> tuple[Twin, Rul
         apply_reading=lambda state, reading: State(device_id=state.device_id, reading=reading, broken=state.broken),
         apply_event=_apply_event,
     )
-    _module("rules", ALARMS=alarms, needs=_needs, call_steps=lambda: STEPS, call_feedback=lambda **_: None)
+    _module("rules", ALARMS=alarms, needs=_needs, call_steps=lambda: STEPS, call_feedback=lambda _state, **_: None)
     devices.kinds()
     devices.kinds_cache["probe"] = KIND
     try:
@@ -169,11 +169,12 @@ class Bench:
         return self.rules.on_intent(self.lane, item, self.now, self.decided)
 
     def wait(self, seconds: float, *, hearing: bool = True) -> None:
-        """Let time pass in small steps; `hearing` keeps the device alive without any reading."""
+        """Let time pass in small steps; `hearing` keeps the device alive: heard, with unchanged readings."""
         end = self.now + round(seconds * 1000)
         while self.now < end:
             self.clock.advance(seconds=min(1.0, (end - self.now) / 1000))
             if hearing:
+                self.lane.data_at = self.now
                 self.heard()
             self.fire()
 

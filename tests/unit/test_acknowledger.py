@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from cloud.device_commands.keys import OneKey
 from cloud.ingest.acknowledger import REFUSED_PER_ACK_MAX, TELEMETRY_ACK_EVERY_S, Acknowledger
 from cloud.ingest.intake import Intake
 from cloud.model import DeviceLane
@@ -21,7 +22,7 @@ def lanes():
 
 @pytest.fixture
 def acknowledger():
-    return Acknowledger("key", KEY)
+    return Acknowledger(OneKey("key", KEY))
 
 
 def told(acknowledger, lanes, at_s):

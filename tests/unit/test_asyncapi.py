@@ -253,7 +253,7 @@ def test_telemetry_holds_one_to_many_readings_of_its_kind(made):
 
 
 def test_hello_and_status_are_what_the_edge_encodes(made):
-    hello = Hello(VERSION, "bike", "bike-001", "0" * 32, 0, 3, "1" * 32, "1.0")
+    hello = Hello(VERSION, "bike", "bike-001", "0" * 32, 0, 3, "1" * 32, "1.0", "2" * 32)
     validator(made, "hello").validate(json.loads(encode(hello)))
     validator(made, "status").validate(json.loads(encode(Status("bike-001", 1, 1, online=False))))
     assert not validator(made, "hello").is_valid({})

@@ -41,6 +41,11 @@ main = "main.pem"
         (["--config="], None),
         (["--config", "--help"], None),
         (["--config", "edge.toml", "--json"], None),
+        (["run", "--config", "edge.toml"], Path("edge.toml")),
+        (["run", "--config=edge.toml"], Path("edge.toml")),
+        (["run"], None),
+        (["run", "run", "--config=edge.toml"], None),
+        (["status", "--config", "edge.toml"], None),
     ],
 )
 def test_only_a_plain_start_takes_the_short_way(arguments, config):
@@ -59,7 +64,7 @@ def test_the_short_way_loads_neither_the_command_tree_nor_the_other_side(tmp_pat
     assert {"edge", "aiomqtt", "cli"} <= roots
     assert not roots & {
         "typer", "rich", "fastapi", "sqlalchemy", "starlette", "uvicorn", "pydantic_settings", "structlog", "cloud",
-        "firmware_sim", "dashboards", "influxdb_client", "apprise", "aiohttp",
+        "firmware_sim", "dashboards", "influxdb_client", "apprise", "aiohttp", "pymodbus", "gpiod",
     }  # fmt: skip
     assert {name for name in modules if name.startswith("cli")} == {"cli", "cli.agent", "cli.clock"}
 

@@ -27,7 +27,8 @@ COMMANDS = {path: command for path, command in leaves(typer.main.get_command(app
 def test_the_commands_of_the_issue_are_there():
     names = {" ".join(path) for path in COMMANDS}
     assert names >= {
-        "demo", "serve", "edge", "sim", "doctor", "quarantine", "devices list", "devices show", "devices enrol",
+        "demo", "serve", "edge check", "edge install", "edge run", "edge status",
+        "sim", "doctor", "quarantine", "devices list", "devices show", "devices enrol",
         "bench ingest", "bench edge", "bench press", "docs asyncapi", "dashboards build",
     }  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 
 import pytest
 from cli_support import fleet, one_line
@@ -211,3 +213,30 @@ def test_a_port_that_is_taken_is_said_in_one_line(command, tmp_path, monkeypatch
         result = fleet(command, option, str(port))
     assert result.exit_code == 2
     assert str(port) in one_line(result)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "ftp://127.0.0.1", "http://", "127.0.0.1:8000"])
+def test_the_doctor_explains_a_wrong_address(url):
+    result = fleet("doctor", "--url", url)
+    assert result.exit_code == 2
+    assert "http://127.0.0.1:8000" in one_line(result)
+
+
+def test_the_doctor_leaves_another_deployments_broker_to_it(tmp_path):
+    result = fleet("doctor", "--data-directory", tmp_path, "--url", "http://127.0.0.1:9", "--json")
+    assert result.exit_code == 3
+    checks = {found["check"] for found in json.loads(result.stdout)["findings"]}
+    assert "Cloud" in checks
+    assert "Broker" not in checks
+
+
+@pytest.mark.parametrize("command", [("dashboards", "build", "--out"), ("docs", "pages", "--out")])
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, command):
+    (tmp_path / "file").write_text("")
+    ended = subprocess.run(
+        [sys.executable, "-m", "cli.main", *command, str(tmp_path / "file" / "x")], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert "name a place that can be written" in line

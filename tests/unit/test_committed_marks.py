@@ -1,5 +1,6 @@
 """Whatever leaves for a device between two commits names committed marks: a next owner knows no others (ADR 0008)."""
 
+from cloud.device_commands.keys import OneKey
 from cloud.ingest.acknowledger import Acknowledger
 from cloud.ingest.intake import Intake
 from cloud.model import DeviceLane
@@ -12,7 +13,7 @@ class NoSigner:
 
 
 def test_neither_a_welcome_nor_an_urgent_acknowledgement_runs_ahead_of_the_commit():
-    acknowledger = Acknowledger("key", NoSigner())
+    acknowledger = Acknowledger(OneKey("key", NoSigner()))
     lane = DeviceLane("bike-001", "bike", None, None, generation=1, telemetry_seq=3)
     lanes = {lane.device_id: lane}
     acknowledger.committed([lane], 1.0)

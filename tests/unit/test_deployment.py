@@ -13,6 +13,7 @@ from fleet import topics
 from scripts import tidy
 
 ROOT = tidy.ROOT
+PKI_FOLDERS = ("online", "trust", "crl")
 PINNED = re.compile(r"^[\w./-]+:\d+\.\d+\.?\d*[\w.-]*$")
 
 
@@ -59,6 +60,9 @@ def test_what_is_mounted_exists_or_is_made_by_the_script(compose):
     for name, service in compose["services"].items():
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
+            if source.startswith("./deploy/secrets/pki/"):
+                assert source.removeprefix("./deploy/secrets/pki/") in PKI_FOLDERS, "made by the script"
+                continue
             assert (ROOT / source).exists() if source.startswith(".") else source in compose["volumes"], (name, volume)
         for secret in service.get("secrets", []):
             assert (secret if isinstance(secret, str) else secret["source"]) in compose["secrets"], (name, secret)
@@ -104,19 +108,29 @@ def test_the_image_is_built_in_stages_from_hashed_locks():
     assert {name.strip(' "') for name in packages.split(",")} <= set(sent)
 
 
-def test_the_brokers_rules_are_those_of_the_topics():
-    rules = [line for line in (ROOT / "deploy/mosquitto/acl").read_text().splitlines() if line and line[0] != "#"]
-    assert rules == [
-        f"user {topics.INGESTER_NAME}",
-        *(f"topic {access} {topic}" for access, topic in topics.broker_acl_ingester()),
-        *(f"pattern {access} {pattern}" for access, pattern in topics.broker_acl_patterns()),
-    ]
-
-
 def test_no_device_can_have_the_name_of_the_ingester():
     assert not topics.is_device_id(topics.INGESTER_NAME)
     script = (ROOT / "deploy/make_secrets.sh").read_text()
-    assert f"leaf ingester {topics.INGESTER_NAME} " in script
+    assert f"pki service {topics.INGESTER_NAME} " in script
+
+
+def test_who_signs_has_the_online_keys_and_nobody_has_the_offline_ones(compose):
+    for name, service in compose["services"].items():
+        mounts = [volume for volume in service.get("volumes", []) if volume.startswith("./deploy/secrets/pki")]
+        assert all(mount.startswith(tuple(f"./deploy/secrets/pki/{one}:" for one in PKI_FOLDERS)) for mount in mounts)
+        signs = any("pki/online" in mount for mount in mounts)
+        assert signs is (name in {"cloud", "api"}), name
+        assert (service.get("environment", {}).get("FLEET_PKI_DIRECTORY") == "/pki") is signs, name
+        for mount in mounts:
+            writes = not mount.endswith(":ro")
+            assert writes is (signs and "/crl:" in mount), (name, mount)
+
+
+def test_the_broker_resumes_no_session_and_reads_new_lists(compose):
+    broker = compose["services"]["broker"]
+    assert broker["environment"]["OPENSSL_CONF"] == "/mosquitto/config/openssl.cnf"
+    assert broker["entrypoint"][-1] == "/mosquitto/config/run.sh"
+    assert "./deploy/mosquitto:/mosquitto/config:ro" in broker["volumes"]
 
 
 def test_grafana_reads_the_boards_that_are_tested(compose):
@@ -139,7 +153,9 @@ def test_the_entrypoint_hands_secret_files_over(tmp_path):
     assert "not a setting" not in done.stdout
 
 
-@pytest.mark.parametrize("script", sorted(path.relative_to(ROOT) for path in ROOT.glob("*/*.sh")), ids=str)
+@pytest.mark.parametrize(
+    "script", sorted(path.relative_to(ROOT) for path in {*ROOT.glob("*/*.sh"), *ROOT.glob("deploy/**/*.sh")}), ids=str
+)
 def test_shell_scripts_parse_and_are_executable(script):
     path = ROOT / script
     shell = path.read_text().splitlines()[0].rsplit("/", 1)[-1].split()[-1]

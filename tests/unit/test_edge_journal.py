@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge.journal import Journal
-from edge.records import Bounds, CommandRecord, JournalError, JournalFullError
+from edge.records import Admission, Bounds, CommandRecord, JournalError, JournalFullError
 from edge.reserve import Reserve, ReservedRow
 from fleet.envelope import Lane
 from fleet.messages import ReplyStatus
@@ -156,6 +156,7 @@ async def test_a_grant_renumbers_behind_the_mark_and_keeps_holes(tmp_path):
             await journal.append(DEVICE, Lane.EVENT, 1, b"{}")
         journal.acknowledge(DEVICE, {Lane.EVENT: 1})
         await journal.set_aside(DEVICE, Lane.EVENT, 3, "test", remove=True)
+        await journal.grant(DEVICE, 1, {Lane.EVENT: 1})
         await journal.grant(DEVICE, 7, {Lane.EVENT: 2})
         assert seqs(await everything(journal, Lane.EVENT)) == [3, 5, 6]
         assert (await journal.append(DEVICE, Lane.EVENT, 1, b"{}")).seq == 7
@@ -287,11 +288,11 @@ async def test_a_command_id_is_remembered_once_with_its_outcome(tmp_path):
     seen = CommandRecord("c" * 32, ReplyStatus.ACCEPTED, "", 1, reply_acknowledged=False)
     ended = CommandRecord("c" * 32, ReplyStatus.FAILED, "jam", 2, reply_acknowledged=False)
     async with opened(tmp_path / "j") as journal:
-        assert await journal.remember_command(DEVICE, seen) is True
-        assert await journal.remember_command(DEVICE, seen) is False
+        assert await journal.remember_command(DEVICE, seen, 1) is Admission.NEW
+        assert await journal.remember_command(DEVICE, seen, 1) is Admission.SEEN
         await journal.conclude_command(DEVICE, ended)
     async with opened(tmp_path / "j") as journal:
         assert await journal.read(lambda store: store.open_commands(DEVICE)) == [ended]
         await journal.acknowledge_replies(DEVICE, [ended.command_id])
         assert await journal.read(lambda store: store.open_commands(DEVICE)) == []
-        assert await journal.remember_command(DEVICE, seen) is False
+        assert await journal.remember_command(DEVICE, seen, 1) is Admission.SEEN

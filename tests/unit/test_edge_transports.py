@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from edge.transports import LINE_BUFFER_BYTES_MAX, SerialLine, memory_pair
+from edge.transports import LINE_BUFFER_BYTES_MAX, SerialLine, SerialOptions, line_from, memory_pair
 from tests.edge_support import eventually
 
 
@@ -66,3 +66,41 @@ async def test_a_missing_or_unsuitable_port_is_an_os_error(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OSError, match="file"):
         await SerialLine(str(tmp_path / "file")).open()
+
+
+async def test_a_port_belongs_to_one_process_and_comes_back_after_an_unplugging(tmp_path):
+    link = tmp_path / "ttyUSB0"
+    first, second = SerialLine(str(link)), SerialLine(str(link))
+    with pytest.raises(OSError, match="ttyUSB0"):
+        await first.open()
+    for _ in range(2):
+        master, slave = os.openpty()
+        link.symlink_to(os.ttyname(slave))
+        await first.open()
+        with pytest.raises(OSError, match="in use by another process"):
+            await second.open()
+        os.write(master, b"hello")
+        assert await first.read() == b"hello"
+        os.close(slave)
+        os.close(master)  # unplugged
+        link.unlink()
+        assert await asyncio.wait_for(first.read(), 2) == b""
+        with pytest.raises(OSError, match="ttyUSB0"):
+            await first.open()
+    first.close()
+
+
+async def test_a_port_without_direction_pin_says_so():
+    master, slave = os.openpty()
+    line = line_from(f"serial:{os.ttyname(slave)}?baud=9600&parity=even&stop=2&rs485=1&rts_before_ms=1")
+    assert line.options == SerialOptions(baud=9600, parity="even", stop=2, rs485=True, rts_before_ms=1)
+    with pytest.raises(OSError, match="remove rs485=1"):
+        await line.open()
+    os.close(slave)
+    os.close(master)
+
+
+@pytest.mark.parametrize("query", ["parity=mark", "stop=3", "rs485=yes", "rs485=2", "speed=9600", "rts_after_ms=-1"])
+def test_wrong_options_of_a_serial_line_are_refused(query):
+    with pytest.raises(ValueError, match=query.partition("=")[0]):
+        line_from(f"serial:/dev/ttyUSB0?{query}")

@@ -102,7 +102,7 @@ def test_downlinks_are_told_apart_by_their_tag():
 
 
 def test_hello_and_status_round_trip():
-    hello = Hello(1, "bike", "bike-001", "0" * 32, 1, 4, "f" * 32, "1.0.0")
+    hello = Hello(1, "bike", "bike-001", "0" * 32, 1, 4, "f" * 32, "1.0.0", "e" * 32, "1a")
     assert envelope.decode_hello(envelope.encode(hello)) == hello
     status = Status("bike-001", 5, 2, online=False)
     assert envelope.decode_status(envelope.encode(status)) == status

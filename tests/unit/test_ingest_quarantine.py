@@ -17,6 +17,7 @@ from ingest_cases import (
 
 from cloud.ingest.intake import QUARANTINED_PER_BATCH_MAX
 from cloud.model import DeviceLane
+from fleet.credentials import CertificateRequest, encode_credentials
 from fleet.envelope import MESSAGE_BYTES_MAX, Lane
 from fleet.topics import UpChannel, shard_of, up
 from tests.device_messages import NOW_MS, Speaker, hex_id
@@ -102,6 +103,7 @@ def test_a_message_on_another_devices_topic_is_set_aside(ingest, channel):
         UpChannel.HELLO: lambda: other.hello()[1],
         UpChannel.STATUS: lambda: other.status(online=True)[1],
         UpChannel.REPLY: lambda: other.reply(hex_id(1), "succeeded")[1],
+        UpChannel.CERTIFICATE: lambda: encode_credentials(CertificateRequest("machine-001", "PEM")),
     }.get(channel, lambda: other.envelope(Lane(channel.value), 1, {}))()
     assert "machine-001" in set_aside(ingest, (thief.topic(channel), data))
 

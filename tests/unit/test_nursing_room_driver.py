@@ -3,7 +3,13 @@
 import pytest
 
 from devices.nursing_room import frames, messages
-from devices.nursing_room.driver import COMMAND_REPEAT_MS, COMMAND_TIMEOUT_MS, COMMANDS_PENDING_MAX, create
+from devices.nursing_room.driver import (
+    COMMAND_REPEAT_MS,
+    COMMAND_TIMEOUT_MS,
+    COMMANDS_PENDING_MAX,
+    LIGHTS_RESERVE,
+    create,
+)
 from devices.nursing_room.frames import FrameType
 from fleet.framing import FrameReader, encode_frame
 from fleet.messages import ReplyStatus
@@ -133,3 +139,21 @@ def test_noise_is_counted_and_what_follows_is_read(driver, noise):
     output = driver.on_bytes(noise + frames.encode_event(NOW, PRESS), NOW)
     assert output.events == ((NOW, PRESS),)
     assert driver.frame_errors == 1
+
+
+def test_a_light_names_its_press_on_the_line(driver):
+    told = driver.on_command(COMMAND_ID, messages.ShowHelpComing(press_id=PRESS.press_id), NOW).to_hardware
+    ((_, body),) = frames_in(told)
+    assert frames.decode_command(body) == (
+        bytes.fromhex(COMMAND_ID), "show_help_coming", bytes.fromhex(PRESS.press_id),
+    )  # fmt: skip
+
+
+def test_help_coming_is_not_refused_because_other_commands_are_slow(driver):
+    for number in range(COMMANDS_PENDING_MAX):
+        driver.on_command(f"{number:032x}", messages.StartSelfTest(), NOW)
+    assert driver.on_command("f" * 32, messages.StartSelfTest(), NOW).progress[0].reason == "busy"
+    assert driver.on_command("e" * 32, messages.ShowHelpComing(press_id=PRESS.press_id), NOW).to_hardware
+    for number in range(LIGHTS_RESERVE - 1):
+        assert driver.on_command(f"d{number:031x}", messages.ShowHelpComing(), NOW).to_hardware
+    assert driver.on_command("c" * 32, messages.ShowHelpComing(), NOW).progress[0].reason == "busy"

@@ -185,6 +185,21 @@ def test_received_lights_for_the_press_it_is_for():
     assert bench.answers() == [(ReplyStatus.FAILED, "not_possible"), (ReplyStatus.SUCCEEDED, "")]
 
 
+def test_help_coming_that_is_late_for_an_older_press_does_not_answer_a_newer_one():
+    bench = Bench()
+    bench.act("press")
+    bench.act("press")
+    first, second = (bytes.fromhex(truth.facts["press_id"]) for truth in bench.told("pressed"))
+    bench.tell(frames.encode_command(b"1" * 16, "show_help_coming", first))
+    assert bench.call_state == "calling"
+    bench.tell(frames.encode_command(b"2" * 16, "show_help_coming", second))
+    assert bench.call_state == "help_coming"
+    bench.tell(frames.encode_command(b"3" * 16, "show_help_coming", first))
+    assert bench.answers() == [
+        (ReplyStatus.FAILED, "not_possible"), (ReplyStatus.SUCCEEDED, ""), (ReplyStatus.FAILED, "not_possible"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("light", ["show_received", "show_help_coming"])
 def test_no_command_opens_or_ends_a_call(light):
     bench = Bench()

@@ -5,7 +5,7 @@ from rules_cases import ALARMS, SILENT_AFTER_S, Bench, Broken, Mended, ProbeRead
 
 from cloud.ports import IntentRefusedError
 from cloud.rules.conditions import SILENT, compile_conditions
-from cloud.rules.stage import NEVER_HEARD_AFTER_S
+from cloud.rules.links import NEVER_HEARD_AFTER_S
 from fleet.kind import Flag, Threshold
 from tests.device_messages import NOW_MS
 

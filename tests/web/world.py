@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,16 @@ class FakeCommands:
 
     def after_commit(self) -> None:
         self.woken += 1
+
+    async def cancel(self, command_id: str, also: Callable[[Connection], None]) -> bool:
+        def end(tx: Connection) -> bool:
+            queued = (tables.command.c.id == command_id) & (tables.command.c.status == "queued")
+            ended = tx.execute(update(tables.command).where(queued).values(status="refused", reason="cancelled"))
+            if ended.rowcount:
+                also(tx)
+            return bool(ended.rowcount)
+
+        return await self._database.write(end)
 
     async def outcome(self, command_id: str, wait_s: float) -> tuple[str, str]:
         del wait_s

@@ -33,6 +33,7 @@ from cloud.adapters.mqtt.inbox import Inbox
 from cloud.adapters.mqtt.options import LinkRefusedError, LinkStatistics, ReceiverOptions
 from cloud.adapters.mqtt.salvage import salvage_publish
 from cloud.model import Inbound
+from fleet.compact import MARK, unpacked
 
 _log = structlog.get_logger(__name__)
 
@@ -178,11 +179,13 @@ class Connection(asyncio.BufferedProtocol):
                 continue
             position += size
             if type(packet) is PublishPacket:
-                packet_id = packet.packet_id
+                packet_id, payload = packet.packet_id, packet.payload
+                if payload[:1] == MARK:
+                    payload = unpacked(payload)
                 if packet_id is None:
-                    append(Inbound(packet.topic, packet.payload, 0, number))
+                    append(Inbound(packet.topic, payload, 0, number))
                 else:
-                    append(Inbound(packet.topic, packet.payload, packet_id, number))
+                    append(Inbound(packet.topic, payload, packet_id, number))
                     remember(packet_id)
             else:
                 self._on_control(packet)

@@ -13,7 +13,9 @@ from fleet import topics
 from fleet.randomness import Randomness
 from fleet.topics import UpChannel
 
-_ROUTINE: Final = (UpChannel.EVENT, UpChannel.TELEMETRY, UpChannel.REPLY, UpChannel.HELLO, UpChannel.STATUS)
+_ROUTINE: Final = (
+    UpChannel.EVENT, UpChannel.TELEMETRY, UpChannel.REPLY, UpChannel.HELLO, UpChannel.STATUS, UpChannel.CERTIFICATE,
+)  # fmt: skip
 _EMERGENCY_SUFFIX: Final = f"/{UpChannel.EMERGENCY.value}"
 
 

@@ -31,7 +31,8 @@ class ReceiverOptions:
     keep_alive_s: int = 30
     connect_s_max: float = 10.0
     reconnect_base_s: float = 0.5
-    reconnect_s_max: float = 15.0
+    reconnect_s_max: float = 1.0
+    """Few processes connect, and until they do nobody hears a press: they knock often."""
 
     receive_max: int = 65_535
     held_max: int = 20_000
@@ -65,5 +66,7 @@ class LinkStatistics:
     published: int = 0
     publishes_dropped: int = 0
     """Refused at the bound `publish_queue_max`, or larger than the broker takes."""
+    publishes_expired: int = 0
+    """Past their time before the broker could take them."""
     publishes_refused: int = 0
     """Answered by the broker with an error."""

@@ -1,5 +1,7 @@
 """Messages to devices: a bounded queue, a window of unacknowledged ones, one write for many."""
 
+import asyncio
+import math
 from collections import deque
 from collections.abc import Iterable
 
@@ -79,13 +81,17 @@ class Publisher:
         parts = []
         while self._queue and len(self._in_flight) < self._window:
             message, confirmed = self._queue.popleft()
+            expiry_s = self._expiry_s(message)
+            if expiry_s is not None and expiry_s <= 0:  # it waited too long for the broker
+                self._statistics.publishes_expired += 1
+                continue
             packet_id = self._free_packet_id(connection) if confirmed else None
             data = PublishPacket(
                 message.topic,
                 message.payload,
                 qos=QoS.AT_LEAST_ONCE if confirmed else QoS.AT_MOST_ONCE,
                 packet_id=packet_id,
-                message_expiry_interval=self._options.publish_expiry_s,
+                message_expiry_interval=None if expiry_s is None else math.ceil(expiry_s),
             ).write()
             if self._packet_bytes_max is not None and len(data) > self._packet_bytes_max:
                 self._statistics.publishes_dropped += 1
@@ -97,6 +103,12 @@ class Publisher:
         if parts:
             self._statistics.published += len(parts)
             connection.write(b"".join(parts))
+
+    def _expiry_s(self, message: Downstream) -> float | None:
+        """Seconds for which the broker may keep it; zero or less: it is over."""
+        if message.expires_s is None:
+            return self._options.publish_expiry_s
+        return message.expires_s - asyncio.get_running_loop().time()
 
     def _free_packet_id(self, connection: Connection) -> int:
         """The next id in use by nobody; the window is far smaller than the id space, so this ends."""

@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter
 
-from cloud.web.pages import desk, device, me, overview, sign_in
+from cloud.web.pages import desk, device, identity, me, overview, sign_in
 
 
 def routers() -> list[APIRouter]:
     """Every page's router."""
-    return [sign_in.router, overview.router, device.router, desk.router, me.router]
+    return [sign_in.router, overview.router, device.router, identity.router, desk.router, me.router]

@@ -20,7 +20,10 @@ Employee = Annotated[Person, Depends(allow("employee"))]
 Anybody = Annotated[Person, Depends(allow("employee", "crew", "admin"))]
 
 CALLS_SHOWN_MAX: Final = 200
-NOTICES: Final = frozenset({"acknowledged", "order_moved", "command_sent", "purchase_made", "ride_asked"})
+NOTICES: Final = frozenset({
+    "acknowledged", "order_moved", "command_sent", "purchase_made", "ride_asked", "box_approved", "box_rejected",
+    "device_revoked",
+})  # fmt: skip
 """What a page may be asked to say after a form; its words stand in `base.html`."""
 
 

@@ -1,7 +1,7 @@
 """One device: what it is now, what it did, what it can be told."""
 
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -11,9 +11,11 @@ from pydantic.fields import FieldInfo
 from cloud.api.access import Person
 from cloud.api.services import service
 from cloud.devices import views
+from cloud.devices.link_views import data_link_answer, sensors_of
 from cloud.devices.schemas import DeviceAnswer
 from cloud.devices.service import DeviceService, numeric_fields
 from cloud.web.pages.base import OnDuty, go_to, page
+from cloud.web.pages.identity import identity_of
 from fleet.kind import Kind, Text, literal_of
 from fleet.messages import Command
 from fleet.units import FEN_PER_YUAN, label_of, unit_of
@@ -22,7 +24,7 @@ router = APIRouter(include_in_schema=False)
 
 Fleet = Annotated[DeviceService, Depends(service(DeviceService))]
 EVENTS_SHOWN = 30
-COMMANDS_SHOWN = 5
+COMMANDS_SHOWN = 12
 SHORT_UNITS = {
     "percent": "%", "relative_humidity_percent": "%", "volts": "V", "celsius": "°C", "degrees": "°", "metres": "m",
     "kilometres": "km", "metres_per_second": "m/s", "dbm": "dBm", "seconds": "s", "minutes": "min", "hours": "h",
@@ -38,6 +40,8 @@ class Fact:
     value: Any
     unit: str = ""
     table: tuple[tuple["Fact", ...], ...] = ()
+    stale: bool = False
+    """Its sensor gives no values any more: what stands here is old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ async def device_page(
     kind = await fleet.kind_of(device_id)
     watched = views.command_answer(await fleet.command_row(command, person)) if command else None
     events = [views.event_line(row) for row in await fleet.events(device_id, None, EVENTS_SHOWN, person)]
+    link = data_link_answer(await fleet.link_rows(device_id))
     commands = [views.command_answer(row) for row in await fleet.commands_of(device_id, COMMANDS_SHOWN)]
     return await page(
         request,
@@ -82,7 +87,9 @@ async def device_page(
         person,
         device=answer,
         kind_title=kind.title,
+        identity=await identity_of(request, device_id, person),
         facts=facts_of(kind, answer),
+        link=link,
         plots=[
             (name, _label(kind.reading.model_fields[name], name), SHORT_UNITS.get(unit, ""))
             for name, unit in numeric_fields(kind).items()
@@ -115,12 +122,19 @@ async def send_command(request: Request, device_id: str, fleet: Fleet, person: O
 def facts_of(kind: Kind, device: DeviceAnswer) -> list[Fact]:
     """The latest reading with its labels."""
     reading = cast(dict[str, Any], device.state.get("reading") or {})
+    told = device.presence.sensors if device.presence else {}
+    stale = {
+        field
+        for sensor in sensors_of(kind.name)
+        if sensor.key in told and told[sensor.key].state != "fresh"
+        for field in sensor.fields
+    }
     facts = [
-        _fact(name, info, reading[name])
+        replace(_fact(name, info, reading[name]), stale=name in stale)
         for name, info in kind.reading.model_fields.items()
         if name != "at" and name in reading
     ]
-    return [fact for fact in facts if fact.value not in (None, "")]
+    return [fact for fact in facts if fact.stale or fact.value not in (None, "")]
 
 
 def event_facts(kind: Kind, event_type: str, body: dict[str, Any]) -> list[Fact]:

@@ -100,3 +100,22 @@ setInterval(() => {
 setInterval(() => refreshSoon(false), BACKSTOP_MS);
 
 connect();
+
+// After a form that was refused the address is the form's own: a reload would send it again. It becomes the page's.
+if (body.dataset.path && location.pathname !== body.dataset.path) {
+  history.replaceState(null, "", body.dataset.path);
+}
+
+// Acknowledging one of many does not lose the place: the next one stands where the last one stood.
+const PLACE = "fleet-place";
+const PLACE_KEPT_MS = 15_000;
+document.addEventListener("submit", (event) => {
+  if (event.target.matches("[data-keep-place]")) {
+    sessionStorage.setItem(PLACE, JSON.stringify({ path: body.dataset.path, y: scrollY, at: Date.now() }));
+  }
+});
+const place = JSON.parse(sessionStorage.getItem(PLACE) || "null");
+sessionStorage.removeItem(PLACE);
+if (place && place.path === body.dataset.path && Date.now() - place.at < PLACE_KEPT_MS) {
+  addEventListener("load", () => requestAnimationFrame(() => scrollTo({ top: place.y, behavior: "instant" })));
+}

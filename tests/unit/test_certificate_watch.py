@@ -1,0 +1,94 @@
+"""Dates that lock somebody out are numbers, notices and words before they do it."""
+
+import datetime as dt
+
+import pytest
+
+from cloud.bootstrap.identity import open_identity, reload_of, watch_identity, watch_own_certificate
+from cloud.identity.files import ConfigurationError, own_certificate_problem
+from cloud.identity.pki_folder import PkiFolder
+from cloud.identity.revocation_list import CommandReload, SignalReload, WatchedReload
+from cloud.settings import CloudSettings
+from cloud.watch import Numbers
+
+NOW = dt.datetime(2027, 1, 15, 12, tzinfo=dt.UTC)
+DAY = dt.timedelta(days=1)
+
+
+class Watch:
+    def __init__(self):
+        self.numbers, self.conditions = Numbers(), []
+
+    def held(self):
+        return {condition.name for condition in self.conditions if condition.holds()}
+
+
+class Clock:
+    def __init__(self):
+        self.now = NOW
+
+    def __call__(self):
+        return int(self.now.timestamp() * 1000)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = PkiFolder(tmp_path / "pki")
+    made.initialise(NOW)
+    made.issue_service("fleet.ingester", NOW)
+    return made
+
+
+def settings(folder, **changes):
+    return CloudSettings(
+        pki_directory=folder.directory, broker_certificate_file=folder.issued_files("fleet.ingester")[0], **changes
+    )
+
+
+def test_our_own_certificate_is_announced_two_weeks_before_its_end(folder):
+    watch, clock = Watch(), Clock()
+    watch_own_certificate(watch, settings(folder), clock)
+    _, left_s = watch.numbers.single["fleet_broker_certificate_left_s"]
+    assert (watch.held(), left_s()) == (set(), 90 * 86_400)
+    clock.now = NOW + 77 * DAY
+    assert watch.held() == {"broker_certificate"}
+    assert "ends in 13 days" in own_certificate_problem(settings(folder), clock.now)
+    ended = own_certificate_problem(settings(folder), NOW + 91 * DAY)
+    assert "has ended" in ended
+    assert "fleet pki service fleet.ingester --replace" in ended
+    folder.issue_service("fleet.ingester", clock.now, replace=True)
+    assert watch.held() == set()
+
+
+def test_without_a_certificate_nothing_is_watched():
+    watch = Watch()
+    watch_own_certificate(watch, CloudSettings(), Clock())
+    assert watch.conditions == []
+    assert watch.numbers.single == {}
+
+
+def test_a_list_that_nobody_refreshes_is_announced_before_it_locks_devices_out(folder):
+    watch, clock = Watch(), Clock()
+    identity = open_identity(settings(folder), clock, database=None)
+    watch_identity(watch, identity.keeper)
+    _, left_s = watch.numbers.single["fleet_revocation_list_left_s"]
+    assert (watch.held(), left_s()) == (set(), 7 * 86_400)
+    clock.now = NOW + 3.5 * DAY
+    assert watch.held() == {"revocation_list"}
+    folder.refresh_list(clock.now)
+    assert watch.held() == set()
+    folder.revocation_file.write_bytes(b"garbage")
+    assert (watch.held(), left_s()) == ({"revocation_list"}, 0.0)
+
+
+def test_a_wrong_folder_ends_the_start_with_the_fix(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"FLEET_PKI_DIRECTORY") as told:
+        open_identity(CloudSettings(pki_directory=tmp_path), Clock(), database=None)
+    assert "fleet pki init" in str(told.value)
+    assert open_identity(CloudSettings(), Clock(), database=None) is None
+
+
+def test_how_the_broker_is_told(tmp_path):
+    assert isinstance(reload_of(CloudSettings()), WatchedReload)
+    assert isinstance(reload_of(CloudSettings(broker_reload_command="systemctl reload mosquitto")), CommandReload)
+    assert isinstance(reload_of(CloudSettings(broker_pid_file=tmp_path / "pid")), SignalReload)

@@ -43,6 +43,7 @@ def config(
     Example: [bold]fleet broker config --directory /etc/mosquitto/fleet --pki /etc/fleet/pki[/bold]
     """
     from cli import broker_configuration
+    from cli.broker_account import PACKAGE_ACCOUNT, let_read
     from cli.broker_configuration import BrokerPlan
 
     if devices_port == services_port:
@@ -59,8 +60,12 @@ def config(
         files = broker_configuration.write(plan, directory)
     except OSError as error:
         raise fail(f"{error.filename}: {error.strerror}; name a folder that can be written") from error
+    warnings = [] if container else list(let_read(user or PACKAGE_ACCOUNT, plan.tls))
+    for warning in warnings:
+        words.print(f"[yellow]warning:[/yellow] {escape(warning)}")
     if as_json:
-        print_json({"files": [str(file) for file in files], "environment": {"OPENSSL_CONF": str(files[-1].resolve())}})
+        environment = {"OPENSSL_CONF": str(files[-1].resolve())}
+        print_json({"files": [str(file) for file in files], "environment": environment, "warnings": warnings})
         return
     for file in files:
         data.print(escape(str(file)))

@@ -53,7 +53,8 @@ class BrokerPlan:
     connections_max: int = CONNECTIONS_MAX
     persist: bool = False
     pid_file: Path | None = None
-    log: str = "stdout"
+    log: str = "stderr"
+    """Mosquitto holds lines for stdout back until 4 KB of them are there, unless it is a terminal."""
     user: str = ""
     """Account to run as when started by root; empty: the package's own (`mosquitto`)."""
     publisher: str = ""

@@ -103,7 +103,7 @@ def list_commands(
     rows = _with_devices(data_directory, kind_folder, read)
     print_rows(
         rows if as_json else [_readable(row) for row in rows], _COLUMNS, as_json=as_json,
-        empty="No such command. Send one: fleet commands send DEVICE ACTION",
+        empty=f"No such command of {device_id} yet. Send one: fleet commands send {device_id} ACTION",
     )  # fmt: skip
 
 

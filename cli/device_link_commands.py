@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from cli.enrolment_commands import moment
 from cli.kinds import KindFolderOption, add_kinds
 from cli.output import USAGE, JsonOption, data, fail, print_json, usage_errors
 
@@ -71,7 +72,8 @@ def _print(found: dict[str, Any]) -> None:
         data.print(f"[bold]data[/bold]: {presence['data']['state']}")
         for sensor in presence["sensors"].values():
             data.print(f"[bold]{escape(sensor['title_en'].lower())}[/bold]: {sensor['state']}")
-    for name, value in found.items():
+    for name, stored in found.items():
+        value = moment(stored) if name.endswith("_at") else stored
         if isinstance(value, list):
             for one in value:
                 parts = ", ".join(f"{key.replace('_', ' ')} {part}" for key, part in one.items() if part is not None)

@@ -47,6 +47,7 @@ def list_devices(
                 device.c.name,
                 twin.c.online,
                 twin.c.last_heard_at,
+                device.c.revoked_at,
                 device.c.retired_at,
             )
             .select_from(device.outerjoin(twin, device.c.device_id == twin.c.device_id))
@@ -59,8 +60,9 @@ def list_devices(
         row["online"] = bool(row["online"])
         if not as_json:
             row["last_heard_at"] = moment(row["last_heard_at"])
+            row["revoked_at"] = moment(row["revoked_at"])
             row["retired_at"] = moment(row["retired_at"])
-    columns = ("device_id", "kind", "name", "online", "last_heard_at", "retired_at")
+    columns = ("device_id", "kind", "name", "online", "last_heard_at", "revoked_at", "retired_at")
     print_rows(
         rows, columns, as_json=as_json, empty="No devices yet. Enrol one: fleet devices enrol bike-001 --kind bike"
     )

@@ -4,8 +4,10 @@ import os
 import socket
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from cli.edge_findings import CERTIFICATE_DAYS_WARNING, Finding, Verdict
 
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from edge.settings import EdgeSettings
 
 BROKER_S_MAX: Final = 5.0
+REFUSAL_S_MAX: Final = 1.0
+LINE_S_MAX: Final = 3.0
 
 
 def check_all(settings: "EdgeSettings") -> list[Finding]:
@@ -89,7 +93,26 @@ def _line(settings: "EdgeSettings") -> Iterator[Finding]:
         else:
             yield Finding("Line", "ok", f"{path} is there")
     if not settings.device_files:
-        yield Finding("Line", "ok", settings.transport)
+        yield _other_line(settings)
+
+
+def _other_line(settings: "EdgeSettings") -> Finding:
+    """A gateway is knocked at, unless an agent has it: many take one connection and end the one before."""
+    from edge.status import SOCKET_NAME
+
+    where = urlsplit(settings.transport)
+    if where.scheme != "tcp" or not where.hostname or not where.port:
+        return Finding("Line", "ok", f"{settings.transport} (a bridge: the agent tries it at its start)")
+    if (settings.data_directory / SOCKET_NAME).exists():
+        return Finding("Line", "ok", f"{settings.transport} (not tried: fleet edge status says how an agent has it)")
+    try:
+        with socket.create_connection((where.hostname, where.port), timeout=LINE_S_MAX):
+            return Finding("Line", "ok", f"{settings.transport} answers")
+    except OSError as error:
+        return Finding(
+            "Line", "problem", f"{settings.transport}: {error.strerror or error}",
+            "is the gateway on, and are address and port right? correct transport",
+        )  # fmt: skip
 
 
 def _owner(path: Path) -> str:
@@ -99,9 +122,21 @@ def _owner(path: Path) -> str:
         return str(path.stat().st_gid)
 
 
+def _hear_refusal(secured: ssl.SSLSocket) -> None:
+    """With TLS 1.3 the broker judges our certificate after the handshake; silence for a moment is consent.
+
+    Raises ssl.SSLError, or OSError for a connection that was ended.
+    """
+    secured.settimeout(REFUSAL_S_MAX)
+    with suppress(TimeoutError):
+        if not secured.recv(1):
+            raise ConnectionError("the broker ended the connection at once")
+
+
 def _broker(settings: "EdgeSettings") -> Finding:
     """A connection with TLS but without MQTT: a second client of this name would end a running agent's session."""
     from edge.identity import IdentityError
+    from edge.tls_trouble import explained
 
     broker = settings.broker
     place = f"{broker.host}:{broker.port}"
@@ -111,6 +146,7 @@ def _broker(settings: "EdgeSettings") -> Finding:
             if tls is None:
                 return Finding("Broker", "ok", f"{place} accepts connections")
             with tls.wrap_socket(connection, server_hostname=broker.host) as secured:
+                _hear_refusal(secured)
                 return Finding("Broker", "ok", f"{place} is the right one ({secured.version()})")
     except IdentityError:
         return Finding("Broker", "warning", f"{place} was not asked, for want of keys")
@@ -120,7 +156,9 @@ def _broker(settings: "EdgeSettings") -> Finding:
             "is host the name in the broker's certificate, authority the right file, and this box's clock right?",
         )  # fmt: skip
     except ssl.SSLError as error:
-        return Finding("Broker", "problem", f"{place}: {error.reason}", "is port the one with client certificates?")
+        told = explained(str(error), broker.host) or f"{error.reason}; is port the one with client certificates?"
+        what, _, fix = told.partition("; ")
+        return Finding("Broker", "problem", f"{place}: {what}", fix)
     except OSError as error:
         return Finding(
             "Broker",

@@ -15,9 +15,14 @@ def enrol(
     serial: Annotated[str, typer.Option(help="The serial number on the housing of this box.")],
     directory: Annotated[Path, typer.Option(help="Where key, certificate and settings are written.")],
     transport: Annotated[
-        str, typer.Option(help="The line to the hardware, as in edge.toml.")
-    ] = "serial:/dev/ttyUSB0?baud=115200",
+        str,
+        typer.Option(help="The line to the hardware, as in edge.toml.", show_default="serial:/dev/ttyUSB0?baud=115200"),
+    ] = "",
     wait_s: Annotated[int, typer.Option(min=0, max=86_400, help="How long to wait for the approval.")] = 3600,
+    anew: Annotated[
+        bool,
+        typer.Option("--anew", help="Another identity for a box that has one; settings and undelivered events stay."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make this box's key, ask for its certificate with a claim, and write its settings once an admin approved.
@@ -32,8 +37,9 @@ def enrol(
     from fleet.claim import ClaimError, parse_claim
 
     try:
-        line_from(transport)
-        box = Box(server, parse_claim(claim), serial, directory, transport)
+        if transport:
+            line_from(transport)
+        box = Box(server, parse_claim(claim), serial, directory, transport, anew)
     except (ClaimError, ValueError) as error:
         raise fail(str(error), USAGE) from error
     try:
@@ -53,6 +59,10 @@ def enrol(
     if as_json:
         print_json({"device_id": device_id, "fingerprint": enrolment.fingerprint, "settings": str(settings)})
     words.print(f"enrolled as {device_id}. Next: fleet edge check --config {settings}")
+    if anew:
+        words.print(
+            f"A running agent goes on with its former settings: systemctl restart fleet-edge@{device_id}.service"
+        )
 
 
 def _grouped(fingerprint: str) -> str:

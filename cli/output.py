@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 OK: Final = 0
@@ -16,6 +17,7 @@ FAILURE: Final = 1
 USAGE: Final = 2
 UNHEALTHY: Final = 3
 INTERRUPTED: Final = 130
+_COLUMNS_MAX: Final = 1000
 
 words = Console(stderr=True, highlight=False, soft_wrap=True)
 data = Console(highlight=False, soft_wrap=True)
@@ -41,8 +43,17 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_
     for column in columns:
         table.add_column(column.replace("_", " "))
     for row in rows:
-        table.add_row(*("" if row.get(column) is None else escape(str(row.get(column))) for column in columns))
-    data.print(table)
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    # As wide as it is: what is cut off (an id, a date) would be gone for whoever copies or pipes it.
+    wide = Console(highlight=False, soft_wrap=True, width=_COLUMNS_MAX)
+    wide.width = Measurement.get(wide, wide.options, table).maximum
+    wide.print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else escape(str(value))
 
 
 def fail(message: str, code: int = FAILURE) -> typer.Exit:

@@ -1,6 +1,7 @@
 """`fleet pki`: the two domains of certificates, their online keys, the revocation list, and what ends when."""
 
 import datetime as dt
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,8 +14,9 @@ from rich.markup import escape
 from cli.output import UNHEALTHY, USAGE, JsonOption, data, fail, print_json, print_rows, words
 
 if TYPE_CHECKING:
-    from cloud.identity.authority import IssuedCertificate
+    from cloud.identity.authority import IssuedCertificate, Revoked
     from cloud.identity.pki_folder import PkiFolder
+    from cloud.settings import CloudSettings
 
 app = typer.Typer(help="Keys and certificates of devices, broker and cloud.", no_args_is_help=True)
 
@@ -136,6 +138,9 @@ def renew_intermediate(
 def crl(directory: DirectoryOption = Path("pki"), as_json: JsonOption = False) -> None:
     """Write the revocation list again, valid for 7 days, with the entries it has; then tell the broker.
 
+    What the database of `fleet serve` holds as revoked is added, where it can be reached (FLEET_DATA_DIRECTORY or
+    FLEET_DATABASE_URL). Exit code 3: the former list was lost, and there was no database to restore it from.
+
     The broker is told if FLEET_BROKER_PID_FILE or FLEET_BROKER_RELOAD_COMMAND says how; a broker started by
     deploy/mosquitto/run.sh sees it by itself.
 
@@ -146,17 +151,68 @@ def crl(directory: DirectoryOption = Path("pki"), as_json: JsonOption = False) -
     from cli.settings_errors import SettingsError, cloud_settings
     from cloud.bootstrap.identity import reload_of
 
-    with _one_line_errors(SettingsError):
-        folder = _folder(directory)
-        state = folder.refresh_list(_now())
-        asyncio.run(reload_of(cloud_settings())())
+    with _log_on_stderr(), _one_line_errors(SettingsError):
+        folder, settings = _folder(directory), cloud_settings()
+        known = _known_as_revoked(settings)
+        complete = known is not None or _can_be_read(folder.revocation_file)
+        state = folder.refresh_list(_now(), known or ())
+        asyncio.run(reload_of(settings)())
     if as_json:
         print_json({
             "file": str(folder.revocation_file), "entries": len(state.revoked), "number": state.number,
             "this_update": state.this_update.isoformat(), "next_update": state.next_update.isoformat(),
+            "complete": complete,
         })  # fmt: skip
-        return
-    data.print(f"{escape(str(folder.revocation_file))}: {len(state.revoked)} entries, until {_day(state.next_update)}")
+    else:
+        until = _day(state.next_update)
+        data.print(f"{escape(str(folder.revocation_file))}: {len(state.revoked)} entries, until {until}")
+    if not complete:
+        words.print(
+            "[red]Revoked devices get in:[/red] the former list was lost, and no database here knows them. "
+            "Run this again with FLEET_DATA_DIRECTORY or FLEET_DATABASE_URL, or restart `fleet serve` (role api)."
+        )
+        raise typer.Exit(UNHEALTHY)
+
+
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """What the list's writer logs: stdout is for the document."""
+    import structlog
+
+    before = structlog.get_config()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+def _known_as_revoked(settings: "CloudSettings") -> "list[Revoked] | None":
+    """What the database holds as revoked; None if there is none here, or it does not answer."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from cloud.adapters.sql.database import SqlDatabase
+    from cloud.bootstrap.identity import revoked_certificates
+
+    if not settings.database_url and not (settings.data_directory / "state.db").exists():
+        return None
+    database = SqlDatabase(settings.sql_url())
+    try:
+        return database.read_here(revoked_certificates)
+    except (SQLAlchemyError, OSError):
+        return None
+    finally:
+        database.close()
+
+
+def _can_be_read(revocation_list: Path) -> bool:
+    from cloud.identity.revocation_list import RevocationListError, read_list
+
+    try:
+        read_list(revocation_list.read_bytes())
+    except (OSError, RevocationListError):
+        return False
+    return True
 
 
 @app.command()

@@ -34,6 +34,7 @@ from cloud.ingest import repository as ingest_rows
 from cloud.ingest.acknowledger import Acknowledger
 from cloud.ingest.intake import Ingest, Intake
 from cloud.ingest.leases import Leases
+from cloud.ingest.steady import SteadyTime
 from cloud.intents import IntentDesk
 from cloud.lane_book import LaneBook
 from cloud.model import DeviceLane, EventHandler, Inbound, Intent
@@ -98,6 +99,7 @@ class Pipeline:
         self._book = LaneBook(self._twin, self._rules, clock)
         self.lanes = self._book.lanes
         self._ingest = Ingest(self.lanes, kinds)
+        self._steady = SteadyTime(clock)
         self._committer = Committer(
             database=database,
             spool=spool,
@@ -181,7 +183,7 @@ class Pipeline:
     async def _decide(
         self, messages: Sequence[Inbound], due: Sequence[str], intents: Sequence[Intent], now_ms: int
     ) -> Batch:
-        intake = self._ingest.accept(messages, now_ms)
+        intake = self._ingest.accept(messages, now_ms, steady_ms=self._steady.at(now_ms))
         if messages:
             reached("ingest.after_decode")
         if intake.unknown:
@@ -326,7 +328,8 @@ class Pipeline:
         """Devices enrolled since the start; whoever is still unknown then goes to quarantine."""
         wanted = sorted({device_id for device_id, _ in intake.unknown})
         self._load(await self._database.read(lambda tx: twin_rows.lane_rows(tx, wanted)))
-        again = self._ingest.accept([message for _, message in intake.unknown], now_ms, unknown_is_final=True)
+        unknown = [message for _, message in intake.unknown]
+        again = self._ingest.accept(unknown, now_ms, steady_ms=self._steady.at(now_ms), unknown_is_final=True)
         intake.merge(again)
 
     async def _fetch_intents(self) -> list[Intent]:

@@ -23,6 +23,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from edge import keys
+from edge.enrolled_before import Former, drop_renewal, write_like_before
 from fleet.claim import Claim, pin_of
 
 KEY_FILE: Final = "enrolment.key"
@@ -33,6 +34,7 @@ SETTINGS_FILE: Final = "edge.toml"
 ANSWER_BYTES_MAX: Final = 262_144
 CALL_S_MAX: Final = 15.0
 POLL_S: Final = 3.0
+DEFAULT_TRANSPORT: Final = "serial:/dev/ttyUSB0?baud=115200"
 _PUBLIC: Final = 0o644
 
 
@@ -53,6 +55,9 @@ class Box:
     hardware_serial: str
     directory: Path
     transport: str
+    """The line to the hardware; "" takes the default, or what a box that is enrolled anew has."""
+    anew: bool = False
+    """It is enrolled and gets another identity: its settings and what it has not delivered yet stay."""
 
 
 def check_server(url: str) -> str:
@@ -74,11 +79,16 @@ class Enrolment:
         self._server = check_server(box.server)
         self._tls: ssl.SSLContext | None = None
         self._root = ""
-        if (box.directory / SETTINGS_FILE).exists():
+        settings = box.directory / SETTINGS_FILE
+        if settings.exists() and not box.anew:
             raise EnrolmentError(
-                f"{box.directory / SETTINGS_FILE} is there already: this box is enrolled; to enrol it anew, move "
-                f"{box.directory} away or name another --directory"
+                f"{settings} is there already: this box is enrolled; add --anew to give it another identity (its "
+                "settings and what it has not delivered yet stay), or name another --directory for another device"
             )
+        try:
+            self._before = Former.read(settings) if box.anew else Former()
+        except (OSError, ValueError) as error:
+            raise EnrolmentError(f"{settings} cannot be used: {error}; leave --anew out for a new box") from error
         try:
             box.directory.mkdir(parents=True, exist_ok=True)
             self._key = self._own_key()
@@ -171,19 +181,25 @@ class Enrolment:
         """Write identity, authority, command keys and the settings; the settings' path. Raises EnrolmentError."""
         folder = self._box.directory
         chain = str(answer["chain"])
+        if self._before.device_id not in {"", answer["device_id"]}:
+            raise EnrolmentError(
+                f"{folder / SETTINGS_FILE} belongs to {self._before.device_id}, and what it has not delivered too; "
+                f"enrol {answer['device_id']} in another --directory"
+            )
         try:
             if keys.fingerprint_of_certificate(chain.encode()) != self.fingerprint:
                 raise EnrolmentError("the certificate that came is for another key; ask the admin for a new claim")
             data = folder / "data" / "identity"
             data.mkdir(parents=True, exist_ok=True, mode=0o700)
-            keys.write_whole(data / IDENTITY_FILE, self._key + chain.encode())
+            drop_renewal(data / IDENTITY_FILE)
+            write_like_before(data / IDENTITY_FILE, self._key + chain.encode(), 0o600)
             keys.write_whole(folder / AUTHORITY_FILE, str(answer["authority"]).encode(), _PUBLIC)
             command_keys: dict[str, str] = {}
             for key_id, pem in sorted(answer["command_keys"].items()):
                 command_keys[key_id] = f"command-{key_id}.pem"
                 keys.write_whole(folder / command_keys[key_id], pem.encode(), _PUBLIC)
             settings = folder / SETTINGS_FILE
-            keys.write_whole(settings, self._settings(answer, command_keys).encode(), _PUBLIC)
+            write_like_before(settings, self._settings(answer, command_keys).encode(), _PUBLIC)
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise EnrolmentError(f"the answer cannot be installed in {folder}: {error}", final=False) from error
         self._forget()
@@ -195,9 +211,9 @@ class Enrolment:
         return f"""# Written by `fleet edge enrol`; every key is described in docs/operations.md.
 device_id = {text(answer["device_id"])}
 kind = {text(answer["kind"])}
-transport = {text(self._box.transport)}
-data_directory = "data"
-
+transport = {text(self._box.transport or self._before.transport or DEFAULT_TRANSPORT)}
+data_directory = {text(self._before.data_directory)}
+{self._before.top}
 [broker]
 host = {text(answer["broker_host"])}
 port = {int(answer["broker_port"])}
@@ -205,10 +221,10 @@ authority = {text(AUTHORITY_FILE)}
 # Key and certificate in one file: one rename brings a renewed pair into use.
 certificate = "data/identity/{IDENTITY_FILE}"
 private_key = "data/identity/{IDENTITY_FILE}"
-
+{self._before.broker}
 [command_keys]
 {named}
-"""
+{self._before.tables}"""
 
     def _forget(self) -> None:
         for name in (KEY_FILE, STATE_FILE):

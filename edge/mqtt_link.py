@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import aiomqtt
@@ -135,8 +136,12 @@ class MqttLink:
         )
         try:
             try:
-                async with asyncio.timeout(2 * self._connect_s_max):
-                    await client.__aenter__()
+                async with asyncio.timeout(2 * self._connect_s_max) as patience:
+                    told.on_refusal = partial(patience.reschedule, 0.0)
+                    try:
+                        await client.__aenter__()
+                    finally:
+                        told.on_refusal = None
                     _end_if_cancelled_since(before)
             except BaseException:
                 # aiomqtt leaves the socket of a failed attempt open until the keep-alive runs out.

@@ -2,7 +2,7 @@
 
 import logging
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -30,12 +30,16 @@ class TlsTrouble(logging.Logger):
     def __init__(self, device_id: str) -> None:
         super().__init__(f"mqtt {device_id}", logging.WARNING)
         self.heard = ""
+        self.on_refusal: Callable[[], None] | None = None
+        """Called at once when the other side refused our certificate: the library would wait out its patience."""
 
     def handle(self, record: logging.LogRecord) -> None:
         """Keep what names TLS; the rest comes back as the error of the connection itself."""
         text = record.getMessage()
         if "SSL" in text:
             self.heard = text
+            if self.on_refusal is not None and explained(text, "") is not None:
+                self.on_refusal()
 
 
 def explained(text: str, host: str) -> str | None:
@@ -45,7 +49,7 @@ def explained(text: str, host: str) -> str | None:
         if "mismatch" in plain:
             return (
                 f"the broker's certificate is not for {host!r}: correct broker.host, or issue the certificate for this "
-                "name too (fleet pki broker)"
+                "name too (fleet pki server)"
             )
         return (
             f"the broker at {host!r} shows a certificate that this box does not trust: it is another installation's, "
@@ -71,7 +75,7 @@ def refuse_ended_certificate(connection: Any, trusted_ms: int | None, host: str)
     now_s = trusted_ms / 1000
     if ends and now_s > ssl.cert_time_to_seconds(ends):
         raise IdentityRefusedError(
-            f"the certificate of the broker at {host!r} ended on {ends}: renew it on the server (fleet pki broker)"
+            f"the certificate of the broker at {host!r} ended on {ends}: renew it on the server (fleet pki server)"
         )
     if begins and now_s < ssl.cert_time_to_seconds(begins) - _DAY_S:
         raise IdentityRefusedError(

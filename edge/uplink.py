@@ -254,6 +254,11 @@ class Uplink:
             if self._windows[lane].waiting:
                 self._wakes[lane].set()
 
+    def _wake_ready(self) -> None:
+        for lane, window in self._windows.items():  # an acknowledgement never brings a deadline forward
+            if window.waiting or window.more_in_journal:
+                self._wakes[lane].set()
+
     def _wake_all(self) -> None:
         for wake in self._wakes.values():
             wake.set()
@@ -279,7 +284,7 @@ class Uplink:
                 self._hello_wanted.set()  # the cloud stands before what it acknowledged: ask it under its signature
             elif self._windows[lane].go_back(now_s):
                 self.counts["gaps"] += 1
-        self._wake_all()
+        self._wake_ready()
 
     def _believe(self, acknowledgement: Acknowledgement, lanes: Iterable[Lane], now_s: float) -> None:
         refused = {(refused.lane, refused.seq) for refused in acknowledgement.refused}

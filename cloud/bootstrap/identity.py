@@ -117,6 +117,32 @@ def watch_own_certificate(watch: Watch, settings: CloudSettings, real_now_ms: Ca
     )  # fmt: skip
 
 
+def watch_authorities(watch: Watch, settings: CloudSettings, real_now_ms: Callable[[], int]) -> None:
+    """A notice before anything of the PKI folder ends that all devices depend on: the broker's certificate above all.
+
+    Devices refuse a broker whose certificate has ended, and it lives as short as any.
+    """
+    if settings.pki_directory is None:
+        return
+    folder = PkiFolder(settings.pki_directory)
+
+    def ending() -> bool:
+        now = dt.datetime.fromtimestamp(real_now_ms() / 1000, dt.UTC)
+        try:
+            return any(one.days_left(now) < one.action_days for one in folder.expiries(devices=False))
+        except PkiError:
+            return True
+
+    watch.conditions.append(
+        Condition(
+            "authorities", ending,
+            "消息服务器或签发机构的证书即将过期,届时所有设备都会断开:请在服务器上运行 fleet pki status",
+            "A certificate of the broker or an authority is about to end, and every device depends on it: "
+            "fleet pki status",
+        )
+    )  # fmt: skip
+
+
 def reload_of(settings: CloudSettings) -> Reload:
     """How the broker is told of a new list, from FLEET_BROKER_PID_FILE or FLEET_BROKER_RELOAD_COMMAND."""
     if settings.broker_pid_file is not None:

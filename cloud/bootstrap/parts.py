@@ -16,7 +16,13 @@ from cloud.adapters.sql.signals import PostgresSignals
 from cloud.api.changes import Changes
 from cloud.api.services import Services
 from cloud.bootstrap.enrolment import enrolment_service, make_registrar, watch_registrar
-from cloud.bootstrap.identity import OnlineIdentity, open_identity, watch_identity, watch_own_certificate
+from cloud.bootstrap.identity import (
+    OnlineIdentity,
+    open_identity,
+    watch_authorities,
+    watch_identity,
+    watch_own_certificate,
+)
 from cloud.data_directory import one_at_a_time, stable_name
 from cloud.device_commands.service import DeviceCommands
 from cloud.dispatch.outbox import Outbox
@@ -128,6 +134,7 @@ async def assemble(
     identity = open_identity(settings, around.real_now_ms, database) if "api" in roles else None
     if identity is not None:
         watch_identity(watch, identity.keeper)
+        watch_authorities(watch, settings, around.real_now_ms)
         registrar = make_registrar(settings, around, database, identity, enrolment)
         watch_registrar(watch, registrar)
     return Parts(

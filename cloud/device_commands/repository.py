@@ -16,6 +16,9 @@ FINAL: Final = frozenset(status.value for status in FINAL_REPLIES)
 _ORDER: Final = {QUEUED: 0, SENT: 1, ReplyStatus.ACCEPTED.value: 2, ReplyStatus.EXECUTING.value: 3}
 
 
+_IN_SERVICE: Final = (device.c.retired_at.is_(None), device.c.revoked_at.is_(None))
+
+
 def device_of(tx: Connection, device_id: str) -> RowMapping | None:
     """Kind, generation, retirement and revocation of a device."""
     columns = (device.c.kind, device.c.generation, device.c.retired_at, device.c.revoked_at)
@@ -54,14 +57,15 @@ def insert(tx: Connection, row: dict[str, Any]) -> None:
 def queued(tx: Connection, limit: int, mine: Callable[[str], bool]) -> Sequence[RowMapping]:
     """Up to `limit` commands to be sent, urgent ones first, then the oldest, of the devices for which `mine` holds.
 
-    With each come the keys its device trusts (`trusted`).
+    With each come the keys its device trusts (`trusted`). What waits for a device that was retired or revoked
+    meanwhile is never sent, and expires.
 
     All that are queued are looked at: those of others are few, because each device may have few and they expire.
     """
     query = select(command, device.c.command_keys.label("trusted")).join(
         device, device.c.device_id == command.c.device_id
     )
-    query = query.where(command.c.status == QUEUED).order_by(command.c.urgent.desc(), command.c.issued_at)
+    query = query.where(command.c.status == QUEUED, *_IN_SERVICE).order_by(command.c.urgent.desc(), command.c.issued_at)
     return list(islice((row for row in tx.execute(query).mappings() if mine(row["device_id"])), limit))
 
 
@@ -148,7 +152,7 @@ def not_informed(tx: Connection, announced: str, limit: int) -> Sequence[RowMapp
     query = (
         select(device.c.device_id, device.c.generation)
         .join(twin, twin.c.device_id == device.c.device_id)
-        .where(device.c.retired_at.is_(None), twin.c.online == 1)
+        .where(twin.c.online == 1, *_IN_SERVICE)
         .where(device.c.command_keys != announced, device.c.command_keys != "")
     )
     return tx.execute(query.limit(limit)).mappings().all()

@@ -158,12 +158,13 @@ def decide(
             device_id,
         )  # fmt: skip
     wanted = "".join(fingerprint.split()).replace(":", "").lower()
-    if wanted and (
-        len(wanted) < FINGERPRINT_DIGITS_MIN or not hmac.compare_digest(row.fingerprint[: len(wanted)], wanted)
-    ):
+    compared = len(wanted) >= FINGERPRINT_DIGITS_MIN and hmac.compare_digest(
+        row.fingerprint[: len(wanted)].encode(), wanted.encode()
+    )
+    if not compared and (wanted or event is EnrolmentEvent.APPROVE):  # blanks and colons alone compare nothing
         raise EnrolmentRefusedError(
-            "other_fingerprint", f"The box that waits has the fingerprint {row.fingerprint}, not {wanted}: if that is "
-            "not what the box shows, reject it.", device_id,
+            "other_fingerprint", f"The box that waits has the fingerprint {row.fingerprint}, not {wanted or 'none'}: "
+            "if that is not what the box shows, reject it.", device_id,
         )  # fmt: skip
     before = EnrolmentState(row.state)
     after = ENROLMENT.next(before, event)

@@ -93,7 +93,11 @@ def prove(tx: Connection, device_id: str, serial: str, at: int) -> None:
     older = (_c.device_id == device_id) & (_c.serial != serial) & (_c.issued_at <= proven.issued_at)
     tx.execute(update(certificate).where(older & _c.superseded_at.is_(None)).values(superseded_at=at))
     if proven.origin == "enrolment":
-        replaced = older & _c.revoked_at.is_(None)
+        # A renewal issued since then was asked for by the box before it: this one has not spoken until now.
+        late = (_c.device_id == device_id) & (_c.serial != serial) & (_c.origin == "renewal")
+        replaced = (older | late) & _c.revoked_at.is_(None)
+        waits = (renewal.c.device_id == device_id) & renewal.c.answered_at.is_(None)
+        tx.execute(update(renewal).where(waits).values(answered_at=at, refused="the device was enrolled anew"))
         tx.execute(update(certificate).where(replaced).values(revoked_at=at, revoked_reason="enrolled anew"))
 
 

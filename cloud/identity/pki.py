@@ -23,6 +23,10 @@ BACKDATED: Final = dt.timedelta(hours=1)
 REQUEST_BYTES_MAX: Final = 8192
 
 
+class PkiError(RuntimeError):
+    """Something is missing, in the way or doesn't fit together; the text names the fix."""
+
+
 class RequestRefusedError(ValueError):
     """A certificate request that is not signed; the text names the fix."""
 

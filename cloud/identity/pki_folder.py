@@ -14,6 +14,7 @@ trust when they meet the broker, and what the broker's listener for our processe
 """
 
 import datetime as dt
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,18 +33,17 @@ from cloud.identity.authority import (
     Revoked,
     write_secret,
 )
+from cloud.identity.pki import PkiError
 from cloud.identity.revocation_list import ListState, RevocationList, WatchedReload
 from fleet.topics import is_device_id
+
+__all__ = ["DOMAINS", "PASSPHRASE_CHARACTERS_MIN", "Domain", "Expiry", "FolderSigner", "PkiError", "PkiFolder"]
 
 Domain = Literal["devices", "services"]
 DOMAINS: Final[tuple[Domain, ...]] = ("devices", "services")
 PASSPHRASE_CHARACTERS_MIN: Final = 12
 _PUBLIC: Final = 0o644
 _HOST: Final = re.compile(r"[A-Za-z0-9.:_-]{1,253}")
-
-
-class PkiError(RuntimeError):
-    """Something is missing, in the way or doesn't fit together; the text names the fix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +185,8 @@ class PkiFolder:
         """Signs devices' requests and the revocation list. Raises PkiError."""
         return DeviceAuthority(*self._online("devices"), previous=tuple(self._previous("devices")))
 
-    def expiries(self) -> Iterator[Expiry]:
-        """Everything that ends, what to do then. Raises PkiError if the folder is none."""
+    def expiries(self, *, devices: bool = True) -> Iterator[Expiry]:
+        """Everything that ends, what to do then; not `devices`: only ours. Raises PkiError if the folder is none."""
         for domain in DOMAINS:
             root, (online, _) = self.root_file(domain), self.online_files(domain)
             yield self._expiry(f"{domain} root", root, 365, "plan a new authority: fleet pki init in another folder")
@@ -205,7 +205,7 @@ class PkiFolder:
             name = path_found.stem
             fix = "fleet pki server --replace --host …" if name == "broker" else f"fleet pki service {name} --replace"
             yield self._expiry(name, path_found, 30, f"{fix}, then restart what uses it")
-        for path_found in sorted((issued / "devices").glob("*.pem")):
+        for path_found in sorted((issued / "devices").glob("*.pem")) if devices else ():
             yield self._expiry(path_found.stem, path_found, 0, "the device renews by itself; enrol it again if not")
 
     # --- inside ------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ class PkiFolder:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         key = pki.new_key()
         issued = authority.leaf(hosts[0] if hosts else name, key.public_key(), now, hosts=hosts)
-        write_secret(key_file, pki.key_pem(key))
+        _write_like_before(key_file, pki.key_pem(key))
         write_secret(path, issued.chain, _PUBLIC)
         return issued
 
@@ -278,6 +278,19 @@ class FolderSigner:
     def sign(self, csr_pem: bytes, device_id: str, now: dt.datetime) -> IssuedCertificate:
         """A 90-day certificate for `device_id`. Raises RequestRefusedError, and PkiError if the folder is damaged."""
         return self._folder.device_authority().sign(csr_pem, device_id, now)
+
+
+def _write_like_before(path: Path, secret: bytes) -> None:
+    """Replace a key; who could read the former one can read this one: the broker's account, by its group."""
+    before = path.stat() if path.exists() else None
+    write_secret(path, secret)
+    if before is not None:
+        if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+            try:
+                os.chown(path, before.st_uid, before.st_gid)
+            except OSError as error:
+                raise PkiError(f"{path} belonged to somebody else, who can't read it now; chown it as root") from error
+        path.chmod(before.st_mode & 0o640)
 
 
 def _refuse_existing(path: Path, fix: str) -> None:

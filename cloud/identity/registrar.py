@@ -22,6 +22,7 @@ from cloud.enrolment.acts import DECIDE_WITHIN_MS
 from cloud.enrolment.lifecycle import EnrolmentState
 from cloud.identity import certificates
 from cloud.identity.authority import DeviceSigner, IssuedCertificate, RequestRefusedError
+from cloud.identity.pki import PkiError
 from cloud.identity.revocation import Act, reinstate
 from cloud.ports import Database
 from cloud.tables import device
@@ -77,6 +78,7 @@ class Registrar:
         self._since_ms = 0
         self._counted_s = float("-inf")
         self._unended: dict[str, None] = {}
+        self._folder_problem = ""
 
     def wake(self) -> None:
         """There is work: look at once."""
@@ -90,6 +92,12 @@ class Registrar:
                 await self.look()
             except OperationalError as error:
                 _log.warning("registrar: the database does not answer", error=str(error))
+            except PkiError as error:  # nothing is signed until it is mended; the rest of the process goes on
+                if str(error) != self._folder_problem:
+                    _log.error("registrar: the keys cannot be used", reason=str(error))
+                self._folder_problem = str(error)
+            else:
+                self._folder_problem = ""
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._wake.wait()
@@ -151,7 +159,10 @@ class Registrar:
     def _grant(self, tx: Connection, enrolment: Row[Any]) -> None:
         now_ms = self._around.real_now_ms()
         step = EnrolmentState.APPROVED, EnrolmentState.GRANTED
+        row = tx.execute(select(device.c.retired_at).where(device.c.device_id == enrolment.device_id)).one_or_none()
         try:
+            if row is None or row.retired_at is not None:
+                raise RequestRefusedError(f"{enrolment.device_id} is retired; enrol the box under a new id")
             if certificates.for_key(tx, enrolment.device_id, enrolment.fingerprint) is not None:
                 raise RequestRefusedError(
                     "this key was certified before: remove the files of the attempt on the box and enrol with a new key"

@@ -22,7 +22,7 @@ import structlog
 from cryptography import x509
 
 from cloud.identity.authority import Authority, Revoked, write_secret
-from cloud.identity.pki import BACKDATED, LEAF_DAYS, serial_hex
+from cloud.identity.pki import BACKDATED, LEAF_DAYS, PkiError, serial_hex
 
 _log = structlog.get_logger(__name__)
 
@@ -173,6 +173,7 @@ class RevocationList:
         self._authority = authority
         self._reload = reload
         self._writing = asyncio.Lock()
+        self._told = 0
 
     async def publish(self, revoked: Iterable[Revoked], now: dt.datetime) -> ListState:
         """Add `revoked` to the list, renew its dates, and have the broker read it. `now` is real UTC time.
@@ -187,8 +188,23 @@ class RevocationList:
         async with self._writing:
             state = await asyncio.to_thread(self.write, rows, now)
             await self._reload()
+            self._told = state.number
         _log.info("revocation list published", entries=len(state.revoked), until=state.next_update.isoformat())
         return state
+
+    def written_elsewhere(self) -> bool:
+        """Whether somebody else wrote the list since the broker was told last: a new intermediate, a command."""
+        try:
+            return self.state().number != self._told
+        except RevocationListError:
+            return False
+
+    async def tell(self) -> None:
+        """Have the broker read the list as it stands. Raises RevocationListError."""
+        async with self._writing:
+            number = self.state().number
+            await self._reload()
+            self._told = number
 
     def write(self, revoked: Iterable[Revoked], now: dt.datetime) -> ListState:
         """`publish` without telling the broker."""
@@ -271,14 +287,29 @@ class RevocationKeeper:
         await self.refresh()
         while True:
             await asyncio.sleep(LOOK_S)
-            if self._failure or self._revocations.due(self._real_now()):
+            if self._failure or self._due():
                 await self.refresh()
+            elif self._revocations.written_elsewhere():
+                await self._tell()
+
+    def _due(self) -> bool:
+        try:
+            return self._revocations.due(self._real_now())
+        except PkiError:
+            return True  # refreshing says what is wrong
+
+    async def _tell(self) -> None:
+        try:
+            await self._revocations.tell()
+        except RevocationListError as error:
+            _log.error("revocation list not told of", reason=str(error))
+            self._failure = str(error)
 
     async def refresh(self) -> None:
         """Publish now. A failure is logged once, tried again every minute, and stands in `problem`."""
         try:
             await self._revocations.publish(await self._source(), self._real_now())
-        except RevocationListError as error:
+        except (RevocationListError, PkiError) as error:
             if str(error) != self._failure:
                 _log.error("revocation list not refreshed", reason=str(error))
             self._failure = str(error)

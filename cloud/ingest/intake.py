@@ -120,6 +120,7 @@ class Ingest:
         self._payloads = {(name, lane): payload_decoder(kind, lane) for name, kind in kinds.items() for lane in Lane}
         self._routes: dict[str, _Route] = {}
         self._telemetry_routes: dict[str, tuple[DeviceLane, Callable[[bytes], Any], _Route]] = {}
+        self._steady_ms = 0
 
     def forget_routes(self) -> None:
         """Lanes were replaced or removed; look every topic up afresh."""
@@ -127,13 +128,21 @@ class Ingest:
         self._telemetry_routes.clear()
 
     def accept(
-        self, batch: Iterable[Inbound], now_ms: int, *, unknown_is_final: bool = False, replayed: bool = False
+        self,
+        batch: Iterable[Inbound],
+        now_ms: int,
+        *,
+        steady_ms: int | None = None,
+        unknown_is_final: bool = False,
+        replayed: bool = False,
     ) -> Intake:
         """Sort out a batch, in order. Marks of the lanes advance here; the pipeline makes that durable or dies.
 
-        `replayed`: from our own spool, where waiting is no lateness of the device.
+        `steady_ms`: what time it would be had our clock not been set (see `SteadyTime`); a time stamp is refused only
+        if it can't be by either. `replayed`: from our own spool, where waiting is no lateness of the device.
         """
         intake = Intake()
+        self._steady_ms = now_ms if steady_ms is None else steady_ms
         telemetry_routes = self._telemetry_routes
         telemetry = intake.telemetry
         earliest = now_ms - CLOCK_SKEW_PAST_S_MAX * MILLISECONDS_PER_SECOND
@@ -283,7 +292,7 @@ class Ingest:
             # Keep the hot path's shape: a header with `payload.readings`.
             intake.telemetry.append((lane, _Whole(envelope, payload), message.payload))
             return
-        if envelope.lane is Lane.EMERGENCY and not _plausible(envelope.occurred_at, now_ms):
+        if not _plausible(envelope.occurred_at, now_ms, self._steady_ms):
             envelope = msgspec.structs.replace(envelope, occurred_at=now_ms)
         late = now_ms - envelope.occurred_at > LATE_AFTER_MS
         intake.events.append(Accepted(lane, envelope, message.payload, event=payload, late=late))
@@ -296,7 +305,7 @@ class Ingest:
             payload = self._payload(lane, envelope, now_ms)
         except (PayloadError, UnusableError):
             return  # refused, with its reason, when its turn comes
-        if not _plausible(envelope.occurred_at, now_ms):
+        if not _plausible(envelope.occurred_at, now_ms, self._steady_ms):
             envelope = msgspec.structs.replace(envelope, occurred_at=now_ms)
         intake.events.append(Accepted(lane, envelope, message.payload, event=payload, early=True))
 
@@ -306,14 +315,15 @@ class Ingest:
         if envelope.kind != lane.kind:
             raise UnusableError(f"{lane.device_id} is enrolled as {lane.kind}, not {envelope.kind}")
         payload = self._payloads[lane.kind, envelope.lane](bytes(envelope.payload))
-        if envelope.lane is Lane.EMERGENCY:
-            return payload  # a device with a wrong clock still calls for help; what it says counts as of its receipt
+        if envelope.lane is not Lane.TELEMETRY:
+            return payload  # a device with a wrong clock, or a cloud: what happened counts as of its receipt
         moments = [envelope.occurred_at, *(reading.at for reading in getattr(payload, "readings", ()))]
         for moment in moments:
-            if moment > now_ms + CLOCK_SKEW_FUTURE_S_MAX * MILLISECONDS_PER_SECOND:
+            if _plausible(moment, now_ms, self._steady_ms):
+                continue
+            if moment > now_ms:
                 raise UnusableError(f"time stamp is {(moment - now_ms) // 1000} s in the future")
-            if moment < now_ms - CLOCK_SKEW_PAST_S_MAX * MILLISECONDS_PER_SECOND:
-                raise UnusableError(f"time stamp is {(now_ms - moment) // 86_400_000} days old")
+            raise UnusableError(f"time stamp is {(now_ms - moment) // 86_400_000} days old")
         return payload
 
     def _set_aside(
@@ -350,9 +360,10 @@ class _Whole:
         self.payload = payload
 
 
-def _plausible(at: int, now_ms: int) -> bool:
-    earliest = now_ms - CLOCK_SKEW_PAST_S_MAX * MILLISECONDS_PER_SECOND
-    return earliest <= at <= now_ms + CLOCK_SKEW_FUTURE_S_MAX * MILLISECONDS_PER_SECOND
+def _plausible(at: int, *nows_ms: int) -> bool:
+    past_ms = CLOCK_SKEW_PAST_S_MAX * MILLISECONDS_PER_SECOND
+    future_ms = CLOCK_SKEW_FUTURE_S_MAX * MILLISECONDS_PER_SECOND
+    return any(now_ms - past_ms <= at <= now_ms + future_ms for now_ms in nows_ms)
 
 
 def _is_next(lane: DeviceLane, envelope: Envelope, draft: AckDraft, intake: Intake) -> bool:

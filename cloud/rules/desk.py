@@ -39,8 +39,8 @@ class Desk(msgspec.Struct):
     alarms: dict[str, AlarmStatus] = {}
     call: CallStatus | None = None
     needs: dict[str, int] = {}
-    early: list[str] = []
-    """Event ids of presses that were acted on before their turn came."""
+    early: dict[str, str] = {}
+    """Event ids of presses that were acted on before their turn came, the oldest first, and the call of each."""
     storages: list[Storage] = []
     """Who spoke for the device, the latest last."""
     granted_at: int = 0

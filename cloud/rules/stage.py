@@ -88,8 +88,9 @@ class Rules:
         at = accepted.envelope.occurred_at
         if step is not None:
             calls.step_call(lane, step, accepted.event.event_id, at, now_ms, decisions)
-        if accepted.early:
-            lane.desk.early = [*lane.desk.early, accepted.event.event_id][-EARLY_MAX:]
+        if accepted.early and lane.desk.call is not None:
+            kept = {**lane.desk.early, accepted.event.event_id: lane.desk.call.call_id}
+            lane.desk.early = dict(list(kept.items())[-EARLY_MAX:])
         self.on_reading(lane, at, now_ms, decisions)
 
     def opens_call(self, accepted: Accepted) -> bool:
@@ -97,13 +98,17 @@ class Rules:
         return self._books[accepted.lane.kind].call_steps.get(accepted.event.type) is CallStep.PRESS
 
     def on_repeat(self, accepted: Accepted, now_ms: int, decisions: Decisions) -> None:
-        """The turn of a press that was acted on early: if a call's end came between, it asks for help again."""
+        """The turn of a press that was acted on early: if its call has ended since, it asks for help again.
+
+        That end came before the press, and may have withdrawn its page; another call says nothing of this press.
+        """
         desk: Desk = accepted.lane.desk
         event_id = accepted.event.event_id
         if accepted.early or event_id not in desk.early:
             return
-        desk.early = [other for other in desk.early if other != event_id]
-        if desk.call is None:
+        call_id = desk.early[event_id]
+        desk.early = {other: its_call for other, its_call in desk.early.items() if other != event_id}
+        if desk.call is None or desk.call.call_id != call_id:
             # An id of its own: under the press's own id this would look like a page that was sent already.
             again = identity("again", event_id)
             calls.step_call(accepted.lane, CallStep.PRESS, again, accepted.envelope.occurred_at, now_ms, decisions)

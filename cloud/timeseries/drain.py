@@ -2,7 +2,8 @@
 
 A batch is read, written, and only then is its position saved: a crash in between writes the same points
 again, which changes nothing. An outage of the store may last as long as the disk holds; nobody else waits
-for it. What the store will never take is found by halving, and quarantined with the reason.
+for it. What the store will never take is found by halving, and quarantined with the reason; but only while the store
+takes other points: one that refuses everything, whatever it calls that, is an outage like any other.
 """
 
 import asyncio
@@ -115,6 +116,8 @@ class SeriesDrain:
         self._sleep = sleep
         self._maker = PointMaker()
         self._position: int | None = None
+        self._witness: Point | None = None
+        """A point that the store took: one that takes it again works."""
         self._one_step = asyncio.Lock()
 
     @property
@@ -144,7 +147,11 @@ class SeriesDrain:
             work = await asyncio.to_thread(self._prepare, self._position)
             if work.next_position == self._position:
                 return False
-            await self._write(work)
+            failures = 0
+            while not await self._write(work):
+                await self._sleep(self._delay_s(failures, 0.0))
+                failures += 1
+                work = await asyncio.to_thread(self._prepare, self._position)  # there may be more by now
             reached("drain.after_series_write")
             if work.quarantined:
                 await self._quarantine(work.quarantined)
@@ -173,20 +180,47 @@ class SeriesDrain:
             work.received_at_ms += [received_at_ms] * len(points)
         return work
 
-    async def _write(self, work: _Work) -> None:
-        """Write all points; ranges the store refuses are halved until the bad ones stand alone."""
+    async def _write(self, work: _Work) -> bool:
+        """Write all points; ranges the store refuses are halved until the bad ones stand alone.
+
+        False if the store took nothing else beside what it refused: then nothing is known about those points.
+        """
         ranges = [(0, len(work.points))] if work.points else []
+        suspects: list[int] = []
+        works = self._witness is None
         while ranges:
             start, end = ranges.pop()
             reason = await self._write_patiently(work.points[start:end])
             if reason is None:
-                self.statistics.points_written += end - start
+                self._witness, works = work.points[start], True
             elif end - start > 1:
                 middle = (start + end) // 2
                 ranges += [(middle, end), (start, middle)]
+            elif works or (self._witness is not None and await self._takes(self._witness)):
+                works = True
+                suspects.append(start)
             else:
-                work.quarantined.append(_refused(work.points[start], work.received_at_ms[start], reason))
-                self.statistics.points_quarantined += 1
+                return self._takes_nothing(reason)
+        refused: list[Quarantined] = []
+        for number in suspects:  # once more, for when it was refused the store may have refused everything
+            reason = await self._write_patiently(work.points[number : number + 1])
+            if reason is None:
+                continue
+            if self._witness is None or not await self._takes(self._witness):
+                return self._takes_nothing(reason)
+            refused.append(_refused(work.points[number], work.received_at_ms[number], reason))
+        work.quarantined += refused
+        self.statistics.points_quarantined += len(refused)
+        self.statistics.points_written += len(work.points) - len(refused)
+        return True
+
+    async def _takes(self, point: Point) -> bool:
+        return await self._write_patiently([point]) is None
+
+    def _takes_nothing(self, reason: str) -> bool:
+        self._enter(DrainState.WAITING, reason)
+        self.statistics.retries += 1
+        return False
 
     async def _write_patiently(self, points: Sequence[Point]) -> str | None:
         """Retry until the store took the points (None) or refused them for good (the reason)."""
@@ -196,7 +230,6 @@ class SeriesDrain:
                 await self._store.write(points)
             except SeriesError as error:
                 if error.retry_after_s is None:
-                    self._enter(DrainState.FLOWING, "")
                     return str(error)
                 access = isinstance(error, SeriesAccessError)
                 self._enter(DrainState.NO_ACCESS if access else DrainState.WAITING, str(error))

@@ -47,6 +47,8 @@ WORDS: Final = {
     "certificate.issued": _("Certificate issued"),
     "certificate.refused": _("Certificate refused"),
     "device.revoke": _("Device revoked"),
+    "command line": _("command line"),
+    "registrar": _("the cloud itself"),
     "claim_unknown": _("unknown claim"),
     "claim_used": _("claim used already"),
     "claim_expired": _("claim has ended"),

@@ -14,7 +14,7 @@ import subprocess
 
 import pytest
 
-from cli.broker import Broker, find_mosquitto
+from cli.broker import Broker, find_mosquitto, free_port
 from cli.demo.stage import make_identities
 from fleet.topics import INGESTER_NAME
 
@@ -36,9 +36,7 @@ class Mosquitto:
             pytest.skip(
                 "Mosquitto is not installed (mosquitto is not on PATH); `make test` installs it when it is root"
             )
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self._folder = folder
         self._command = [program, "-c", str(folder / "mosquitto.conf")]
         (folder / "mosquitto.conf").write_text(CONF.format(port=self.port, extra=extra))

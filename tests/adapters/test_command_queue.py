@@ -192,3 +192,14 @@ async def test_nothing_is_ordered_for_a_device_out_of_service(desk, end):
     with pytest.raises(LookupError, match="no device 'bike-001' in service"):
         await desk.order("bike-001", Ring(), actor="system")
     assert await desk.rows() == []
+
+
+@pytest.mark.parametrize("end", ["retired_at", "revoked_at"])
+async def test_what_waits_for_a_device_that_leaves_service_is_never_sent_and_expires(desk, end):
+    await desk.order("bike-001", Ring())
+    await desk.database.write(lambda tx: tx.execute(update(device).values({end: NOW_MS})))
+    await desk.look()
+    assert desk.sent == []
+    desk.clock.ms += 60_000
+    await desk.look()
+    assert [row["status"] for row in await desk.rows()] == ["expired"]

@@ -57,7 +57,7 @@ class Deployed:
             (" /pki/", f" {secrets / 'pki'}/"),
             ("listener 8883", f"listener {self.devices_port} 127.0.0.1"),
             ("listener 8884", f"listener {self.services_port} 127.0.0.1"),
-            ("log_dest stdout", f"log_dest stdout\nuser {'root' if os.geteuid() == 0 else 'mosquitto'}"),
+            ("log_dest stderr", f"log_dest stderr\nuser {'root' if os.geteuid() == 0 else 'mosquitto'}"),
             ("/mosquitto/config/acl", str(folder / "acl")),
             ("/run/secrets/broker_certificate", str(secrets / "pki/issued/broker.pem")),
             ("/run/secrets/broker_key", str(secrets / "pki/issued/broker.key")),

@@ -2,21 +2,15 @@
 
 import asyncio
 import contextlib
-import datetime as dt
-import getpass
-import ipaddress
 import random
 import shutil
 import socket
-import subprocess
 
 import aiomqtt
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from secure_broker import SecureBroker
 
+from cloud.identity.pki_folder import PkiFolder
 from edge.host import EdgeHost
 from edge.identity import Identity, load_tls_context
 from edge.mqtt_link import BrokerAddress, MqttLink
@@ -34,6 +28,7 @@ pytestmark = [
 ]
 
 DEVICES = ("bell-001", "bell-002", "bell-003")
+STRANGER = "bell-009"
 
 
 @pytest.fixture(autouse=True)
@@ -42,122 +37,49 @@ def kind():
         yield kind
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
-class Authority:
-    def __init__(self, folder):
-        self.folder = folder
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
-        certificate = self._builder(self.name, self.key.public_key()).add_extension(
-            x509.BasicConstraints(ca=True, path_length=0), critical=True
-        )
-        self.path = self._write("authority.pem", certificate.sign(self.key, hashes.SHA256()))
-
-    def _builder(self, subject, public_key):
-        now = dt.datetime.now(dt.UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self.name)
-            .public_key(public_key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=1))
-            .not_valid_after(now + dt.timedelta(days=1))
-        )
-
-    def _write(self, name, certificate):
-        path = self.folder / name
-        path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        return path
-
-    def issue(self, name):
-        """(certificate, key) files for a client, or for the broker on loopback."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        use = ExtendedKeyUsageOID.SERVER_AUTH if name == "broker" else ExtendedKeyUsageOID.CLIENT_AUTH
-        certificate = (
-            self._builder(subject, key.public_key())
-            .add_extension(x509.ExtendedKeyUsage([use]), critical=False)
-            .add_extension(
-                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-            )
-        )
-        key_path = self.folder / f"{name}.key"
-        key_path.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        return self._write(f"{name}.pem", certificate.sign(self.key, hashes.SHA256())), key_path
-
-    def context(self, name):
-        return load_tls_context(self.path, *self.issue(name))
-
-
 class Broker:
-    def __init__(self, folder):
-        self.folder = folder
-        self.authority = Authority(folder)
-        self.port, self.plain_port = free_port(), free_port()
-        certificate, key = self.authority.issue("broker")
-        rules = [f"pattern {access} {pattern}" for access, pattern in topics.broker_acl_patterns()]
-        own = [f"topic {access} {topic}" for access, topic in topics.broker_acl_ingester()]
-        (folder / "acl").write_text("\n".join([*own, *rules]) + "\n")
-        (folder / "mosquitto.conf").write_text(
-            "\n".join(
-                [
-                    "per_listener_settings true",
-                    f"user {getpass.getuser()}",  # as root it would drop to an account that cannot read these files
-                    f"listener {self.plain_port} 127.0.0.1",
-                    "allow_anonymous true",
-                    f"listener {self.port} 127.0.0.1",
-                    f"cafile {self.authority.path}",
-                    f"certfile {certificate}",
-                    f"keyfile {key}",
-                    "require_certificate true",
-                    "use_identity_as_username true",
-                    "allow_anonymous false",
-                    f"acl_file {folder / 'acl'}",
-                ]
-            )
-        )
-        self.process = None
+    """The broker of production, which may be killed and started again on its ports."""
+
+    def __init__(self, folder, device_ids):
+        self.secure = SecureBroker(folder, device_ids)
+        self.port = self.secure.process.port
 
     async def start(self):
-        self.process = subprocess.Popen(  # noqa: ASYNC220  # returns at once
-            ["mosquitto", "-c", str(self.folder / "mosquitto.conf")],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        await eventually(self._listens)
-
-    def _listens(self):
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.plain_port)) == 0
+        await asyncio.to_thread(self.secure.process.start)
 
     def kill(self):
-        self.process.kill()
-        self.process.wait()
+        self.secure.process.kill()
+
+    def context(self, name):
+        return context_of(self.secure.folder, self.secure.folder, name)
+
+
+def context_of(trusting, folder, name):
+    """A device's context: the identity `name` of one folder, trusting the services of another."""
+    files = folder / "identities"
+    return load_tls_context(
+        PkiFolder(trusting / "pki").root_file("services"), files / f"{name}.pem", files / f"{name}.key"
+    )
 
 
 class MqttCloud(Cloud):
     """The scripted cloud with a subscription; starts again when the broker is gone."""
 
-    def __init__(self, clock, port):
+    def __init__(self, clock, broker):
         super().__init__(clock)
-        self.port = port
+        self.port = broker.secure.process.services_port
+        self.tls = broker.secure.context(topics.INGESTER_NAME)
         self.client = None
 
     async def run(self):
-        while True:
+        # The library may swallow the cancellation that ends a test; the task still knows of it.
+        while not asyncio.current_task().cancelling():
             with contextlib.suppress(aiomqtt.MqttError):
                 async with aiomqtt.Client(
                     "127.0.0.1",
                     self.port,
+                    identifier="fleet.scripted-cloud",
+                    tls_context=self.tls,
                     protocol=aiomqtt.ProtocolVersion.V5,
                     timeout=1.0,  # the library does not notice that a dying broker resets the connection
                 ) as self.client:
@@ -173,17 +95,15 @@ class MqttCloud(Cloud):
 
 
 @contextlib.asynccontextmanager
-async def everything(tmp_path, device_ids=DEVICES, context_of=None, connect_s_max=10.0):
-    folder = tmp_path / "broker"
-    folder.mkdir()
-    broker = Broker(folder)
+async def everything(tmp_path, device_ids=DEVICES, context=None, connect_s_max=10.0):
+    broker = Broker(tmp_path / "broker", (*DEVICES, STRANGER))
     await broker.start()
     clock = SystemClock()
-    cloud = MqttCloud(clock, broker.plain_port)
+    cloud = MqttCloud(clock, broker)
     host = EdgeHost(clock, random.Random(1), tmp_path / "journal.sqlite", timing=QUICK)
     bells = {}
     for device_id in device_ids:
-        tls = (context_of or broker.authority.context)(device_id)
+        tls = (context or broker.context)(device_id)
         edge_end, hardware_end = memory_pair()
         bells[device_id] = Bell(hardware_end)
         link = MqttLink(device_id, BrokerAddress("127.0.0.1", broker.port), tls, connect_s_max=connect_s_max)
@@ -281,14 +201,12 @@ async def _client_of(agent):
 
 
 async def test_a_certificate_of_another_authority_never_connects(tmp_path):
-    stranger = tmp_path / "stranger"
-    stranger.mkdir()
+    stranger = SecureBroker(tmp_path / "stranger", DEVICES[:1])
 
-    def context_of(name):
-        certificate, key = Authority(stranger).issue(name)
-        return load_tls_context(tmp_path / "broker" / "authority.pem", certificate, key)
+    def context(name):
+        return context_of(tmp_path / "broker", stranger.folder, name)
 
-    async with everything(tmp_path, DEVICES[:1], context_of, connect_s_max=0.3) as (_, cloud, host, _bells):
+    async with everything(tmp_path, DEVICES[:1], context, connect_s_max=0.3) as (_, cloud, host, _bells):
         await eventually(lambda: host.agents and host.agents["bell-001"].counts["disconnects"] >= 3)
         assert host.agents["bell-001"].counts["connects"] == 0
         assert cloud.hellos == []
@@ -297,7 +215,7 @@ async def test_a_certificate_of_another_authority_never_connects(tmp_path):
 async def test_a_device_cannot_speak_for_another(tmp_path):
     async with everything(tmp_path, DEVICES[:1]) as (broker, cloud, host, bells):
         await eventually(connected(host))
-        thief = MqttLink("bell-002", BrokerAddress("127.0.0.1", broker.port), broker.authority.context("bell-009"))
+        thief = MqttLink("bell-002", BrokerAddress("127.0.0.1", broker.port), broker.context(STRANGER))
         count = len(cloud.hellos)
         will = envelope.Status("bell-002", 0, 1, online=False)
         async with thief.connect(will, 5) as session:

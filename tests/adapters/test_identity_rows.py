@@ -84,7 +84,7 @@ async def test_two_registrars_issue_one_certificate_per_key(database, tmp_path):
     office, box = Office(database, tmp_path), Box()
     office.asked(box)
     act = office.around.act("admin")
-    office.write(lambda tx: acts.decide(tx, "room-007", EnrolmentEvent.APPROVE, act))
+    office.write(lambda tx: acts.decide(tx, "room-007", EnrolmentEvent.APPROVE, act, fingerprint=box.fingerprint))
     renewed = Box()
     office.write(lambda tx: certificates.ask(tx, "room-007", renewed.fingerprint, renewed.request, REAL_MS))
     await asyncio.gather(*(office.registrar().look() for _ in range(3)))

@@ -301,6 +301,10 @@ async def test_a_broker_that_is_killed_and_comes_back_costs_nothing(cloud, peopl
 # --- bad input ----------------------------------------------------------------------------------------------------
 
 
+def reading(seq, at):
+    return BIKE.topic(Lane.TELEMETRY), BIKE.envelope(Lane.TELEMETRY, seq, {"readings": [BIKE.reading(at)]}, at)
+
+
 def bad_input():
     """(name, message, part of the reason), every sort of bad input once."""
     other_shard = (shard_of("bike-001") + 1) % 64
@@ -323,8 +327,8 @@ def bad_input():
         ("another kind", (BIKE.topic(Lane.EVENT), BIKE.envelope(Lane.EVENT, 1, {}, kind="bus")), "enrolled as"),
         ("wrong schema", (BIKE.topic(Lane.EVENT), BIKE.envelope(Lane.EVENT, 2, {"type": "fall"})), "required"),
         ("absurd value", BIKE.event(3, "fall", **PLACE, tilt_degrees=1e9), "180"),
-        ("years ago", fall(4, at=past), "days old"),
-        ("years ahead", fall(5, at=future), "future"),
+        ("years ago", reading(1, at=past), "days old"),
+        ("years ahead", reading(2, at=future), "future"),
         ("not a press", (ROOM.topic(Lane.EMERGENCY), ROOM.envelope(Lane.EMERGENCY, 1, {"type": "x"})), "tag"),
     ]  # fmt: skip
 
@@ -333,23 +337,39 @@ async def test_every_sort_of_bad_input_is_kept_and_listed_and_blocks_nothing(clo
     bad = bad_input()
     async with cloud.running():
         people.say(*(message for _, message, _ in bad))
-        people.say(BIKE.telemetry(1), fall(6), ROOM.emergency(2))
-        await people.acknowledged(BIKE, Lane.TELEMETRY, 1)
-        await people.acknowledged(BIKE, Lane.EVENT, 6)
+        people.say(BIKE.telemetry(3), fall(4), ROOM.emergency(2))
+        await people.acknowledged(BIKE, Lane.TELEMETRY, 3)
+        await people.acknowledged(BIKE, Lane.EVENT, 4)
         await people.acknowledged(ROOM, Lane.EMERGENCY, 2)
         await until(lambda: len(cloud.quarantined()) == len(bad))
-        assert sorted(people.refused(BIKE)) == [(Lane.EVENT, seq) for seq in range(1, 6)]
+        refused = [(Lane.EVENT, seq) for seq in (1, 2, 3)] + [(Lane.TELEMETRY, seq) for seq in (1, 2)]
+        assert sorted(people.refused(BIKE)) == refused
         assert people.refused(ROOM) == [(Lane.EMERGENCY, 1)]
         kept = {(row["topic"], bytes(row["payload"])): row["reason"] for row in cloud.quarantined()}
         for name, message, reason in bad:
             assert reason in kept[message], name
-        assert [seq for _, seq in cloud.events()] in ([6, 2], [2, 6])
+        assert [seq for _, seq in cloud.events()] in ([4, 2], [2, 4])
         assert len(cloud.rows(call)) == 1
     result = CliRunner().invoke(app, ["quarantine", "--json", "--data-directory", str(tmp_path)])
     assert result.exit_code == 0, result.output
     listed = json.loads(result.stdout)
     assert {(row["topic"], row["payload_hex"]) for row in listed} == {(t, d.hex()) for _, (t, d), _ in bad}
     assert all(row["reason"] and row["received_at"] == NOW_MS for row in listed)
+
+
+@pytest.mark.parametrize("jump_s", [-10 * 365 * 86_400, -3_600, 10 * 365 * 86_400])
+async def test_a_clock_of_the_cloud_that_is_set_loses_no_reading_and_no_event(cloud, people, jump_s):
+    async with cloud.running():
+        people.say(BIKE.telemetry(1))
+        await people.acknowledged(BIKE, Lane.TELEMETRY, 1)
+        cloud.clock.advance(seconds=jump_s)
+        await cloud.next_round()
+        people.say(BIKE.telemetry(2), fall(1))
+        await people.acknowledged(BIKE, Lane.TELEMETRY, 2)
+        await people.acknowledged(BIKE, Lane.EVENT, 1)
+        assert cloud.quarantined() == []
+        assert people.refused(BIKE) == []
+        assert [seq for _, seq in cloud.events()] == [1]
 
 
 async def test_an_emergency_with_a_wild_clock_opens_a_call_of_today(cloud, people):

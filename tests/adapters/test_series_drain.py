@@ -116,6 +116,54 @@ async def test_only_the_refused_points_are_quarantined(tmp_path):
     assert store.writes < 60
 
 
+@pytest.mark.parametrize("taken_before", [0, 5])
+@pytest.mark.parametrize("refusals", [1, 7, 60])
+async def test_a_store_that_refuses_everything_for_a_while_is_an_outage_and_costs_no_point(
+    tmp_path, taken_before, refusals
+):
+    left = refusals
+
+    def refuse(points):
+        nonlocal left
+        if left > 0 and any(point.fields["message_seq"] > taken_before for point in [*points, *switched]):
+            left -= 1
+            raise SeriesError("HTTP 400: a proxy in between knows better", retry_after_s=None)
+
+    switched = []
+    store = ScriptedStore(refuse)
+    bench = Bench(tmp_path, store)
+    if taken_before:
+        bench.put([record(seq) for seq in range(1, taken_before + 1)])
+        await bench.drain.catch_up()
+    switched = list(bench.drain._maker.points(record(99)))  # from now on it refuses whatever comes
+    bench.put([record(seq) for seq in range(taken_before + 1, 11)])
+    await bench.drain.catch_up()
+    assert {fields["message_seq"] for fields in store.points.values()} == set(range(1, 11))
+    assert bench.quarantined == []
+    assert bench.drain.state is DrainState.FLOWING
+    if refusals > 40:  # halving alone could not use them up
+        assert DrainState.WAITING in [state for state, _ in bench.states]
+
+
+async def test_bad_points_that_stand_alone_wait_for_a_good_one_and_then_go(tmp_path):
+    def refuse(points):
+        if any(point.fields["message_seq"] < 3 for point in points):
+            raise SeriesError("HTTP 400: field type conflict", retry_after_s=None)
+
+    store = ScriptedStore(refuse)
+
+    async def sleep(_):
+        if not store.points and bench.drain.state is DrainState.WAITING:
+            bench.put([record(3)])
+        await asyncio.sleep(0)
+
+    bench = Bench(tmp_path, store, sleep)
+    bench.put([record(1), record(2)])
+    await bench.drain.catch_up()
+    assert {fields["message_seq"] for fields in store.points.values()} == {3}
+    assert sorted(entry.seq for entry in bench.quarantined) == [1, 1, 2, 2]
+
+
 async def test_an_unusable_record_is_quarantined_with_its_bytes(tmp_path):
     store = ScriptedStore()
     bench = Bench(tmp_path, store)

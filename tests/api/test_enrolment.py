@@ -1,5 +1,7 @@
 """Claims, requests, approval and revocation over HTTP, as installers and admins meet them."""
 
+import asyncio
+
 import pytest
 from cryptography import x509
 from enrolment_world import REAL_MS, Box, EnrolmentWorld
@@ -7,7 +9,7 @@ from enrolment_world import REAL_MS, Box, EnrolmentWorld
 from cloud import tables
 from cloud.enrolment.lifecycle import ENROLMENT, EnrolmentEvent, EnrolmentState
 from cloud.identity import certificates
-from cloud.identity.pki import common_name
+from cloud.identity.pki import PkiError, common_name
 from fleet.claim import ClaimError, parse_claim
 from fleet.lifecycle import IllegalTransitionError
 from tests.web.client import client
@@ -128,6 +130,9 @@ async def test_an_approval_names_the_key_that_was_seen(site):
         assert (line["device_id"], line["fingerprint"]) == ("room-007", box.fingerprint)
         other = await admin.post("/api/v1/devices/room-007/approve", json={"fingerprint": "0" * 64})
         assert other.json()["code"] == "other_fingerprint"
+        for nothing in ("::::::::", " " * 8, "1:::::::"):
+            blank = await admin.post("/api/v1/devices/room-007/approve", json={"fingerprint": nothing})
+            assert blank.json()["code"] == "other_fingerprint"
         right = await admin.post("/api/v1/devices/room-007/approve", json={"fingerprint": box.fingerprint[:8]})
         assert right.status_code == 204
 
@@ -220,6 +225,55 @@ async def test_a_proof_supersedes_what_came_before_and_a_new_enrolment_takes_it_
     site.broker.clear()
     await site.registrar.look()
     assert site.broker == ["list"], "the new box's session stays"
+
+
+async def test_a_renewal_for_the_former_box_does_not_outlive_the_new_one(site):
+    database, former, late = site.world.database, Box(), Box()
+    await site.enrol(Box())
+    site.wall.ms += 1000
+    await site.enrol(Box())
+    new = max(site.rows(tables.certificate), key=lambda row: row.issued_at).serial
+    site.wall.ms += 1000
+    database.write_here(lambda tx: certificates.ask(tx, "room-007", former.fingerprint, former.request, site.wall.ms))
+    await site.registrar.look()
+    database.write_here(lambda tx: certificates.ask(tx, "room-007", late.fingerprint, late.request, site.wall.ms))
+    database.write_here(lambda tx: certificates.prove(tx, "room-007", new, site.wall.ms))
+    await site.registrar.look()
+    rows = site.rows(tables.certificate)
+    assert len(rows) == 3, "what was asked for and not yet signed is not signed"
+    assert [row.serial for row in rows if row.revoked_at is None] == [new]
+
+
+async def test_a_device_that_was_retired_after_the_approval_gets_nothing(site):
+    box = Box()
+    async with client(site.world, "admin") as admin, client(site.world) as door:
+        asked = await door.post("/api/v1/enrolments", json=box.body(await site.claim()))
+        await admin.post("/api/v1/devices/room-007/approve", json={"fingerprint": box.fingerprint})
+        retired = tables.device.update().values(retired_at=1, revoked_at=1, revoked_reason="retired")
+        site.world.database.write_here(lambda tx: tx.execute(retired))
+        await site.registrar.look()
+        answer = (await site.poll(door, asked.json()["id"], box)).json()
+    assert answer["state"] == "rejected"
+    assert "retired" in answer["reason"]
+    assert site.rows(tables.certificate) == []
+    assert site.rows(tables.device)[0].revoked_at == 1
+
+
+async def test_keys_that_cannot_be_read_stop_the_signing_and_nothing_else(site, monkeypatch):
+    """The calls for help run in the same process."""
+    looks = []
+
+    async def damaged():
+        looks.append(1)
+        if len(looks) == 3:
+            raise asyncio.CancelledError
+        raise PkiError("devices.key is not the key of devices.pem")
+
+    monkeypatch.setattr(site.registrar, "look", damaged)
+    monkeypatch.setattr("cloud.identity.registrar.LOOK_S", 0.001)
+    with pytest.raises(asyncio.CancelledError):
+        await site.registrar.run()
+    assert len(looks) == 3
 
 
 async def test_a_certificate_that_nobody_renews_is_counted_two_weeks_before_its_end(site):

@@ -4,7 +4,13 @@ import datetime as dt
 
 import pytest
 
-from cloud.bootstrap.identity import open_identity, reload_of, watch_identity, watch_own_certificate
+from cloud.bootstrap.identity import (
+    open_identity,
+    reload_of,
+    watch_authorities,
+    watch_identity,
+    watch_own_certificate,
+)
 from cloud.identity.files import ConfigurationError, own_certificate_problem
 from cloud.identity.pki_folder import PkiFolder
 from cloud.identity.revocation_list import CommandReload, SignalReload, WatchedReload
@@ -92,3 +98,27 @@ def test_how_the_broker_is_told(tmp_path):
     assert isinstance(reload_of(CloudSettings()), WatchedReload)
     assert isinstance(reload_of(CloudSettings(broker_reload_command="systemctl reload mosquitto")), CommandReload)
     assert isinstance(reload_of(CloudSettings(broker_pid_file=tmp_path / "pid")), SignalReload)
+
+
+def test_what_every_device_depends_on_is_announced_before_it_ends(folder):
+    """Devices refuse a broker whose certificate has ended, and it is as short as any."""
+    watch, clock = Watch(), Clock()
+    folder.issue_server(["localhost"], NOW)
+    folder.issue_device("room-007", NOW - 80 * DAY)
+    watch_authorities(watch, settings(folder), clock)
+    folder.refresh_list(clock.now)
+    assert watch.held() == set(), "a device's own end is its own matter"
+    clock.now = NOW + 61 * DAY
+    folder.refresh_list(clock.now)
+    assert watch.held() == {"authorities"}
+    folder.issue_server(["localhost"], clock.now, replace=True)
+    folder.issue_service("fleet.ingester", clock.now, replace=True)
+    assert watch.held() == set()
+    folder.root_file("devices").unlink()
+    assert watch.held() == {"authorities"}
+
+
+def test_without_a_folder_no_authority_is_watched():
+    watch = Watch()
+    watch_authorities(watch, CloudSettings(), Clock())
+    assert watch.conditions == []

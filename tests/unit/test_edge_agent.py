@@ -8,8 +8,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import devices
+from edge.agent import EdgeAgent
 from edge.host import EdgeHost
 from edge.identity import Identity
+from edge.link import LinkError
 from edge.records import Bounds
 from edge.transports import memory_pair
 from fleet import envelope
@@ -318,3 +320,25 @@ async def test_a_kind_s_real_driver_runs_in_the_host(tmp_path):
             host.add(device_id, name, edge_end, links[device_id], Identity(None, cloud.verifiers))
         host.stop()
         await running
+
+
+async def test_a_link_that_breaks_while_the_agent_is_ended_does_not_keep_it_alive(tmp_path, monkeypatch):
+    connects = []
+
+    async def break_when_cancelled():
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            raise LinkError("broke just then") from None
+
+    async def connect(*_arguments):
+        connects.append("made")
+        if len(connects) > 1:  # the end was taken for a broken link: let the test finish and fail
+            raise asyncio.CancelledError
+        async with asyncio.TaskGroup() as group:
+            group.create_task(break_when_cancelled())
+
+    monkeypatch.setattr(EdgeAgent, "_connect", connect)
+    async with asyncio.timeout(5.0), Rig(tmp_path).running(connected=False):
+        await eventually(lambda: connects)
+    assert connects == ["made"]

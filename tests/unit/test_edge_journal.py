@@ -5,16 +5,18 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from edge.journal import Journal
-from edge.records import Admission, Bounds, CommandRecord, JournalError, JournalFullError
+from edge.records import Admission, Bounds, CommandRecord, JournalCorruptError, JournalError, JournalFullError
 from edge.reserve import Reserve, ReservedRow
 from fleet.envelope import Lane
 from fleet.messages import ReplyStatus
+from tests.edge_support import eventually
 
 DEVICE = "bell-001"
 TREE = Path(__file__).parent.parent.parent
@@ -296,3 +298,36 @@ async def test_a_command_id_is_remembered_once_with_its_outcome(tmp_path):
         await journal.acknowledge_replies(DEVICE, [ended.command_id])
         assert await journal.read(lambda store: store.open_commands(DEVICE)) == []
         assert await journal.remember_command(DEVICE, seen, 1) is Admission.SEEN
+
+
+async def test_what_waits_for_a_commit_fails_when_the_journal_ends_by_an_error(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "journal.sqlite")
+    begun, proceed = threading.Event(), threading.Event()
+
+    def damaged(_operations, _marks):
+        begun.set()
+        assert proceed.wait(5.0)
+        error = sqlite3.DatabaseError("database disk image is malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    async def in_the_failing_commit():
+        await journal.register(DEVICE, lambda _row: None)
+        monkeypatch.setattr(journal._writer, "commit", damaged)
+        await journal.append(DEVICE, Lane.EVENT, 1, b"{}", "1" * 32)
+
+    async def behind_it():
+        await eventually(begun.is_set)
+        asyncio.get_running_loop().call_soon(proceed.set)  # after the next line has queued its write
+        await journal.append(DEVICE, Lane.EVENT, 2, b"{}", "2" * 32)
+
+    async with asyncio.timeout(10.0):
+        ended, first, second = await asyncio.gather(
+            journal.run(), in_the_failing_commit(), behind_it(), return_exceptions=True
+        )
+        assert isinstance(ended, JournalCorruptError)
+        assert isinstance(first, JournalFullError)
+        assert isinstance(second, JournalFullError)
+        with pytest.raises(JournalFullError, match="ended"):
+            await journal.append(DEVICE, Lane.EMERGENCY, 3, b"{}", "3" * 32)
+    journal.shut()

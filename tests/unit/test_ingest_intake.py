@@ -196,15 +196,14 @@ def test_a_retired_device_is_refused(ingest, lanes, lane):
     assert accepted_seqs(intake) == []
 
 
-@pytest.mark.parametrize("lane", [Lane.TELEMETRY, Lane.EVENT])
 @pytest.mark.parametrize(
     "at",
     [0, NOW_MS - 10 * YEAR_MS, NOW_MS - CLOCK_SKEW_PAST_S_MAX * 1000 - 1, NOW_MS + CLOCK_SKEW_FUTURE_S_MAX * 1000 + 1,
      NOW_MS + 10 * YEAR_MS, 253_402_300_799_000],
 )  # fmt: skip
-def test_a_time_stamp_years_off_is_refused(ingest, lanes, lane, at):
-    changes = {"payload": {"readings": [BIKE.reading(at)]}} if lane is Lane.TELEMETRY else {}
-    assert "time stamp" in refused(ingest, lanes, lane, in_lane(lane, 1, at=at, **changes))
+def test_a_reading_s_time_stamp_years_off_is_refused(ingest, lanes, at):
+    message = in_lane(Lane.TELEMETRY, 1, at=at, payload={"readings": [BIKE.reading(at)]})
+    assert "time stamp" in refused(ingest, lanes, Lane.TELEMETRY, message)
 
 
 def test_a_reading_years_off_is_refused_even_in_a_punctual_envelope(ingest, lanes):
@@ -224,14 +223,26 @@ def test_what_waited_for_weeks_on_a_device_is_taken(ingest, lane):
     assert all(item.late for item in intake.events)
 
 
+@pytest.mark.parametrize("lane", [Lane.EMERGENCY, Lane.EVENT])
 @pytest.mark.parametrize("at", [0, NOW_MS - 10 * YEAR_MS, NOW_MS + 10 * YEAR_MS, 253_402_300_799_000])
-def test_an_emergency_is_never_refused_for_its_time_and_then_counts_as_of_now(ingest, at):
-    intake = one(ingest, ROOM.emergency(1, at=at))
+def test_what_happened_is_never_refused_for_its_time_and_then_counts_as_of_now(ingest, lane, at):
+    intake = one(ingest, in_lane(lane, 1, at=at))
     (accepted,) = intake.events
     assert accepted.envelope.occurred_at == NOW_MS, "rules and pages must not meet a year that the device invented"
-    assert accepted.raw == ROOM.emergency(1, at=at)[1]
+    assert accepted.raw == in_lane(lane, 1, at=at)[1]
     assert not intake.quarantined
-    assert intake.acks["room-001"].refused == []
+    assert intake.acks.get(device_of(lane)) is None or intake.acks[device_of(lane)].refused == []
+
+
+@pytest.mark.parametrize("jump_ms", [-10 * YEAR_MS, -3_600_000, 10 * YEAR_MS])
+@all_lanes
+def test_a_clock_of_ours_that_was_set_refuses_nothing_and_moves_nothing(ingest, lane, jump_ms):
+    message = in_lane(lane, 1)
+    intake = ingest.accept(arrived(message), NOW_MS + jump_ms, steady_ms=NOW_MS)
+    assert len(accepted_seqs(intake)) == 1
+    assert not intake.quarantined
+    assert all(item.envelope.occurred_at == NOW_MS for item in intake.events)
+    assert all(envelope.occurred_at == NOW_MS for _, envelope, _ in intake.telemetry)
 
 
 def test_an_emergency_that_waited_keeps_its_own_time(ingest):

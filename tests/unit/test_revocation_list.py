@@ -267,3 +267,38 @@ async def test_the_keeper_refreshes_daily_and_a_failure_every_minute(revocations
     assert looks[24] == 2
     assert looks[30:33] == [2, 2, 2], "the broker could not be told"
     assert looks[33] == 3, "and was as soon as it could"
+
+
+async def test_a_damaged_folder_is_said_and_does_not_end_the_process(folder, revocations):
+    async def source():
+        return []
+
+    keeper = RevocationKeeper(revocations, source, Days())
+    _, key_file = folder.online_files("devices")
+    right = key_file.read_bytes()
+    key_file.write_bytes(folder.online_files("services")[1].read_bytes())
+    await keeper.refresh()
+    assert "same backup" in keeper.problem()
+    key_file.write_bytes(right)
+    await keeper.refresh()
+    assert keeper.problem() == ""
+
+
+async def test_the_broker_is_told_of_a_list_that_a_command_wrote(folder, revocations, told, monkeypatch):
+    """A new intermediate's list is written by `fleet pki`: without it the broker refuses every new certificate."""
+    told_at = []
+
+    async def source():
+        return []
+
+    async def sleep(_seconds):
+        told_at.append(told.count)
+        if len(told_at) == 2:
+            folder.renew_intermediate("devices", NOW)
+        if len(told_at) == 4:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(revocation_list.asyncio, "sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        await RevocationKeeper(revocations, source, Days()).run()
+    assert told_at == [1, 1, 2, 2]

@@ -275,9 +275,23 @@ def test_a_press_that_overtook_the_end_of_an_earlier_call_asks_again_in_its_turn
     assert bench.lane.desk.call is None, "only its first turn counts"
 
 
+def test_a_press_that_overtook_asks_again_even_if_another_press_has_opened_a_call_by_then(bench):
+    bench.event(Pressed)
+    second = bench.event(Pressed, early=True)
+    bench.event(Cleared)  # and with it goes the page of the second, if that waits still
+    third = bench.event(Pressed, early=True)
+    bench.take()
+    bench.repeat(Pressed, second)
+    (again,) = bench.take().calls
+    assert (again.step, again.call_id, again.after) == ("press", bench.lane.desk.call.call_id, "calling")
+    assert again.event_id not in {second, third}
+    bench.repeat(Pressed, third)
+    assert bench.take().calls == [], "its page stands"
+
+
 def test_a_press_that_was_early_and_is_open_changes_nothing_in_its_turn(bench):
     press = bench.event(Pressed, early=True)
     bench.take()
     bench.repeat(Pressed, press)
     assert bench.take().calls == []
-    assert bench.lane.desk.early == []
+    assert bench.lane.desk.early == {}

@@ -1,5 +1,7 @@
 """The identity of a device on its page: an admin approves, rejects and revokes; nobody else sees it."""
 
+import re
+
 import pytest
 
 from cloud import tables
@@ -31,12 +33,16 @@ async def test_an_admin_approves_the_box_whose_fingerprint_stands_there(site):
         shown = "".join(page.split())
         assert box.fingerprint in shown
         assert "FB-0042" in page
+        assert '<a href="#identity">有盒子等待批准' in page, "seen without scrolling"
         done = await press(admin, "/devices/room-007/approve", fingerprint=box.fingerprint)
         assert (done.status_code, done.headers["location"]) == (303, "/devices/room-007?notice=box_approved#identity")
         await site.registrar.look()
         page = (await admin.get("/devices/room-007?notice=box_approved")).text
     assert "已批准" in page
     assert "已签发" in page
+    assert "有盒子等待批准" not in page
+    assert "云端自动" in page
+    assert re.search(r"<td>20\d\d-\d\d-\d\d</td>", page), "it ends in another year than this, perhaps"
     assert box.fingerprint not in "".join(page.split())
 
 
@@ -50,6 +56,8 @@ async def test_an_admin_rejects_a_box_and_revokes_a_device_with_a_reason(site):
         page = (await admin.get("/devices/room-007")).text
     assert "&lt;b&gt;stolen" in page
     assert "确认吊销" not in page, "once is enough"
+    assert '<a href="#identity">已吊销' in page
+    assert "安装人员（" in page
     assert [row.state for row in site.rows(tables.enrolment)] == ["rejected"]
 
 

@@ -6,7 +6,10 @@ BIN := .venv/bin
 
 ARGS ?=
 PYTEST_ARGS ?=
-SOAK_FOR ?= 30m
+SOAK_KILLS ?= 1000
+SOAK_FOLDER ?= soak
+SOAK_SEEDS ?= 1..300
+SOAK_BUG_SEEDS ?= 12
 
 .PHONY: help setup demo test check bench soak clean lock upgrade format boards docs
 
@@ -39,8 +42,11 @@ bench: setup ## CPU per message, edge footprint, press to notification, start
 	$(BIN)/fleet bench press $(ARGS)
 	$(BIN)/fleet bench start $(ARGS)
 
-soak: setup ## the whole demo for long, counted at the end: make soak SOAK_FOR=8h
-	$(BIN)/fleet demo --for $(SOAK_FOR) --json $(ARGS)
+soak: setup ## chaos until 1,000 kills are counted; goes on where it stopped: make soak SOAK_KILLS=5000
+	$(BIN)/fleet chaos --kills $(SOAK_KILLS) --resume $(SOAK_FOLDER) --devices nursing_room=180 --devices bike=10 \
+		--speed 10 --presses-per-s 8 --json $(ARGS)
+	$(BIN)/fleet simulate --seeds $(SOAK_SEEDS) --json
+	$(BIN)/fleet simulate --profile squall --bugs --seeds 1..$(SOAK_BUG_SEEDS) --found-min 28 --json
 
 format: setup ## let ruff format and mend
 	$(BIN)/ruff format .

@@ -7,6 +7,7 @@ import typer
 from cli import (
     bench,
     broker_commands,
+    chaos,
     commands_commands,
     dashboards_commands,
     demo,
@@ -21,6 +22,7 @@ from cli import (
     serve,
     sim,
 )
+from cli.simulate.command import simulate
 
 app = typer.Typer(
     name="fleet",
@@ -56,6 +58,8 @@ app.command("demo")(demo.demo)
 app.command("serve")(serve.serve)
 app.add_typer(edge_commands.app, name="edge")
 app.command("sim")(sim.sim)
+app.command("simulate")(simulate)
+app.command("chaos")(chaos.chaos)
 app.command("doctor")(doctor.doctor)
 app.command("quarantine")(devices_commands.quarantine)
 app.command("receiver", hidden=True)(demo.receiver_command)

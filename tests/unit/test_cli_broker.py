@@ -31,6 +31,7 @@ def test_a_free_port_can_be_bound_and_is_none_of_those_for_outgoing_connections(
         port = free_port()
         assert port < max(ephemeral, 20_000)
         with socket.socket() as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as every server does: old connections linger
             server.bind(("127.0.0.1", port))
 
 

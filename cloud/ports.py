@@ -89,15 +89,16 @@ class TelemetrySpool(Protocol):
         ...
 
 
-class SeriesStore(Protocol):
-    """The time series; a repeatable projection of the spool.
-
-    A point is (kind, device_id, at_ns unique per device, fields).
-    """
+class SeriesSink(Protocol):
+    """Where the spool is drained to. A point is (kind, device_id, at_ns unique per device, fields)."""
 
     async def write(self, points: Sequence["SeriesPoint"]) -> None:
         """Store durably; the same points again change nothing. Raises SeriesError."""
         ...
+
+
+class SeriesStore(SeriesSink, Protocol):
+    """The time series; a repeatable projection of the spool."""
 
     async def read(
         self, kind: str, device_id: str, field: str, from_ms: int, to_ms: int, step_ms: int, aggregate: str = "mean"

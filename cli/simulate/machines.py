@@ -6,6 +6,7 @@ only the old folder and dead links.
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,7 +31,7 @@ class ProcessKilledError(BaseException):
     """Raised where a process is killed, so that it does nothing more. Not an Exception: nobody handles it."""
 
 
-class Machine:
+class Machine(ABC):
     """One process under its supervisor."""
 
     def __init__(self, simulation: "Simulation", name: str) -> None:
@@ -88,13 +89,13 @@ class Machine:
         self._life.cancel()
         self._ended.set()
 
+    @abstractmethod
     async def live(self) -> None:
         """What the process does until it ends."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sever(self) -> None:
         """Cut everything that leaves the process."""
-        raise NotImplementedError
 
 
 class EdgeBox(Machine):

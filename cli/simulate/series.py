@@ -28,7 +28,7 @@ def value_of(fields: Mapping[str, Any]) -> int:
 
 
 class MemorySeries:
-    """`cloud.ports.SeriesStore`."""
+    """`cloud.ports.SeriesSink`."""
 
     def __init__(self) -> None:
         self.down = False
@@ -54,17 +54,3 @@ class MemorySeries:
             times = self.times[point.device_id]
             moment = point.at_ns // NANOSECONDS_PER_MILLISECOND, value
             times[moment] = times.get(moment, 0) + 1
-
-    async def read(
-        self, kind: str, device_id: str, field: str, from_ms: int, to_ms: int, step_ms: int, aggregate: str = "mean"
-    ) -> list[tuple[int, float]]:
-        """Nobody reads here."""
-        raise NotImplementedError
-
-    async def count(self, kind: str | None = None) -> int:
-        """All points."""
-        del kind
-        return len(self.points)
-
-    async def close(self) -> None:
-        """Nothing to close."""

@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from cloud.model import Quarantined
-from cloud.ports import SeriesAccessError, SeriesError, SeriesStore
+from cloud.ports import SeriesAccessError, SeriesError, SeriesSink
 from cloud.timeseries.lines import encode_lines
 from cloud.timeseries.points import Point, PointMaker, UnusableRecordError
 from cloud.timeseries.position import PositionStore
@@ -95,7 +95,7 @@ class SeriesDrain:
     def __init__(
         self,
         spool: Spool,
-        store: SeriesStore,
+        store: SeriesSink,
         *,
         positions: PositionStore,
         quarantine: Quarantine,

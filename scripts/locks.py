@@ -24,22 +24,22 @@ LOCKS: dict[str, tuple[str, ...]] = {
     "dev": ("--all-extras", "--group", "dev", "pyproject.toml"),
     "edge": ("--extra", "edge", "pyproject.toml"),
     "edge-hardware": ("--extra", "edge", "--extra", "edge-gpio", "--extra", "edge-modbus", "pyproject.toml"),
-    "cloud": ("--extra", "cloud", "pyproject.toml"),
+    "cloud": ("--extra", "cloud", "--extra", "planning", "pyproject.toml"),
     "sim": ("--extra", "sim", "pyproject.toml"),
     "dashboards": ("--extra", "dashboards", "pyproject.toml"),
-    "demo": ("--extra", "cloud", "--extra", "edge", "--extra", "sim", "pyproject.toml"),
+    "demo": ("--extra", "cloud", "--extra", "edge", "--extra", "planning", "--extra", "sim", "pyproject.toml"),
     "bootstrap": ("requirements/bootstrap.in",),
 }
 """Lock → what uv resolves for it; the first one constrains the rest."""
 
 EXTRAS: dict[str, tuple[str, ...]] = {
-    "dev": ("cloud", "dashboards", "edge", "edge-gpio", "edge-modbus", "sim"),
+    "dev": ("cloud", "dashboards", "edge", "edge-gpio", "edge-modbus", "planning", "sim"),
     "edge": ("edge",),
     "edge-hardware": ("edge", "edge-gpio", "edge-modbus"),
-    "cloud": ("cloud",),
+    "cloud": ("cloud", "planning"),
     "sim": ("sim",),
     "dashboards": ("dashboards",),
-    "demo": ("cloud", "edge", "sim"),
+    "demo": ("cloud", "edge", "planning", "sim"),
 }
 
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)(?: *; *([^\\]+?))? *\\?$", re.MULTILINE)

@@ -1,0 +1,1 @@
+"""Many alarms of one cause as one incident with its list."""

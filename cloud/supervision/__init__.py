@@ -1,0 +1,1 @@
+"""The system watching itself: synthetic calls, proof tests of the buttons, the dead-man's switch."""

@@ -315,14 +315,23 @@ def restamped(
     for clock in wrong_clocks:
         for device_id in clock.device_ids:
             by_device.setdefault(device_id, []).append(clock)
-    left = {device_id: list(lines) for device_id, lines in (refused or {}).items()}
+    refused = refused or {}
+    own = {(device_id, one.get("at")) for device_id, lines in refused.items() for one in lines}
+    logged = {(line["device_id"], line["facts"]["at"]) for line in truth if line["what"] == "reading"}
+    # Values repeat: a refused reading under its own stamp proves that very line, and no other.
+    left = {name: [one for one in lines if (name, one.get("at")) not in logged] for name, lines in refused.items()}
     taken: set[tuple[str, int, int]] = set()
-    return [
-        _restamped(line, readings.get(line["device_id"], {}), by_device.get(line["device_id"], ()), left, taken)
-        if line["what"] == "reading" and line["kind"] == LOGGED_IN_FULL
-        else line
-        for line in truth
-    ]
+    found = []
+    for line in truth:
+        device_id = line["device_id"]
+        if line["what"] != "reading" or line["kind"] != LOGGED_IN_FULL:
+            found.append(line)
+        elif (device_id, line["facts"]["at"]) in own and not outcomes.is_stored(line, readings):
+            found.append({**line, "line": "unpromised"})
+        else:
+            stored = readings.get(device_id, {})
+            found.append(_restamped(line, stored, by_device.get(device_id, ()), left, taken))
+    return found
 
 
 def _restamped(

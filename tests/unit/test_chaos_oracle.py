@@ -185,6 +185,18 @@ def test_a_refused_reading_is_excused_only_by_itself_in_the_quarantine(world):
     assert judge(world)[0] == {"telemetry": (2, 0)}
 
 
+def test_a_refused_reading_under_its_own_stamp_is_not_used_up_by_an_earlier_one_of_the_same_values(world):
+    world["readings"] = {}
+    world["truth"].insert(0, {**truth_line("reading", at_ms=1_100, at=1_100, fridge_celsius=4.0), "line": "unattached"})
+    world["truth"].append(truth_line("reading", at_ms=1_250, at=1_250, fridge_celsius=4.0))
+    stamps = [line["facts"]["at"] for line in world["truth"] if line["what"] == "reading"]
+    refused = [{"at": at, "fridge_celsius": 4.0} for at in stamps]
+    world["stored"] = replace(world["stored"], refused_readings={"room-001": refused[1:]})
+    assert judge(world)[0] == {}
+    world["stored"] = replace(world["stored"], refused_readings={"room-001": refused[:2]})
+    assert judge(world)[0] == {"telemetry": (1, 0)}
+
+
 def test_a_press_that_is_told_again_under_another_id_rings_twice_unless_its_call_was_ended(world):
     again = identity("again", PRESS)
     world["notices"].append(notice(again, "d2", reference="call-2"))

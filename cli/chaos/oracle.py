@@ -317,7 +317,7 @@ def restamped(
             by_device.setdefault(device_id, []).append(clock)
     refused = refused or {}
     own = {(device_id, one.get("at")) for device_id, lines in refused.items() for one in lines}
-    logged = {(line["device_id"], line["facts"]["at"]) for line in truth if line["what"] == "reading"}
+    logged = {(line["device_id"], line["facts"].get("at")) for line in truth if line["what"] == "reading"}
     # Values repeat: a refused reading under its own stamp proves that very line, and no other.
     left = {name: [one for one in lines if (name, one.get("at")) not in logged] for name, lines in refused.items()}
     taken: set[tuple[str, int, int]] = set()

@@ -5,8 +5,10 @@ from typing import Annotated
 import typer
 
 from cli import (
+    alarms_commands,
     bench,
     broker_commands,
+    calls_commands,
     chaos,
     commands_commands,
     dashboards_commands,
@@ -17,12 +19,18 @@ from cli import (
     doctor,
     edge_commands,
     keys_commands,
+    notifications_commands,
+    orders_commands,
     people_commands,
     pki_commands,
+    roster_commands,
+    roster_crew_commands,
     serve,
     sim,
+    watchdog,
 )
 from cli.simulate.command import simulate
+from cli.week.command import week
 
 app = typer.Typer(
     name="fleet",
@@ -59,15 +67,25 @@ app.command("serve")(serve.serve)
 app.add_typer(edge_commands.app, name="edge")
 app.command("sim")(sim.sim)
 app.command("simulate")(simulate)
+app.command("week")(week)
+app.command("watchdog")(watchdog.watchdog)
 app.command("chaos")(chaos.chaos)
 app.command("doctor")(doctor.doctor)
 app.command("quarantine")(devices_commands.quarantine)
 app.command("receiver", hidden=True)(demo.receiver_command)
 app.add_typer(devices_commands.app, name="devices")
 devices_commands.app.command("link")(device_link_commands.link)
+app.add_typer(calls_commands.app, name="calls")
+app.add_typer(alarms_commands.app, name="alarms")
 app.add_typer(commands_commands.app, name="commands")
 app.add_typer(keys_commands.app, name="keys")
+app.add_typer(orders_commands.app, name="orders")
 app.add_typer(people_commands.app, name="people")
+app.add_typer(notifications_commands.app, name="notifications")
+app.add_typer(roster_commands.app, name="roster")
+roster_commands.app.command("crews")(roster_crew_commands.list_crews)
+roster_commands.app.command("crew")(roster_crew_commands.put_crew)
+roster_commands.app.command("member")(roster_crew_commands.put_member)
 app.add_typer(pki_commands.app, name="pki")
 app.add_typer(broker_commands.app, name="broker")
 app.add_typer(bench.app, name="bench")

@@ -19,6 +19,7 @@ from cli.broker_configuration import (
     plain_configuration,
     write,
 )
+from cli.processes import guard
 
 __all__ = ["INSTALL_HINT", "Broker", "BrokerError", "BrokerTls", "find_mosquitto", "free_port", "port_taken"]
 
@@ -148,6 +149,7 @@ class Broker:
                 [program, "-c", str(self.directory / CONFIGURATION_NAME)], stdout=log, stderr=log, process_group=0,
                 env={**os.environ, **environment},
             )  # fmt: skip
+        guard.watch(self._process, self.directory)
         deadline = time.monotonic() + START_S_MAX
         while time.monotonic() < deadline:
             if self._process.poll() is not None:

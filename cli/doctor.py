@@ -4,6 +4,7 @@ import platform
 import shutil
 import socket
 import sqlite3
+import statistics
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -15,10 +16,12 @@ from urllib.parse import urlsplit
 import typer
 from rich.markup import escape
 
+from cli.clock import real_now_ms
 from cli.output import UNHEALTHY, JsonOption, data, print_json, usage_errors, words
 
 Verdict = Literal["ok", "warning", "problem"]
 FREE_BYTES_MIN: Final = 2 << 30
+DAY_MS: Final = 86_400_000
 SQLITE_MIN: Final = (3, 37, 0)
 
 
@@ -53,7 +56,7 @@ def doctor(
         _mosquitto(),
         _front_end(),
         _settings(unknown_variables()),
-        *_data(settings.data_directory, settings.sql_url()),
+        *_data(settings.data_directory, settings.sql_url(), real_time=settings.clock_speed == 1.0),
         # Another deployment's broker, a demo's for one, is judged by that deployment: its ports are its own.
         *(() if url else (_broker(settings.broker_host, settings.broker_port),)),
         *_service(base_url),
@@ -118,7 +121,7 @@ def _front_end() -> Finding:
     return Finding("Front-end files", "ok", "complete")
 
 
-def _data(directory: Path, sql_url: str) -> Iterator[Finding]:
+def _data(directory: Path, sql_url: str, *, real_time: bool) -> Iterator[Finding]:
     if not directory.exists():
         yield Finding(
             "Data directory", "warning", f"{directory} does not exist yet", "fleet serve makes it at its first start"
@@ -139,7 +142,44 @@ def _data(directory: Path, sql_url: str) -> Iterator[Finding]:
             "Database", "warning", f"no state.db in {directory} yet", "fleet serve makes it at its first start"
         )
         return
-    yield _checked("Database", lambda: _count_devices(sql_url), "check FLEET_DATABASE_URL, and that its server runs")
+    database = _checked(
+        "Database", lambda: _count_devices(sql_url), "check FLEET_DATABASE_URL, and that its server runs"
+    )
+    yield database
+    if database.verdict == "ok" and real_time:
+        yield from _clock(sql_url)
+
+
+def _clock(sql_url: str) -> Iterator[Finding]:
+    """This machine's clock against what is stored: devices take their time from here."""
+    from sqlalchemy import select
+
+    from cloud.adapters.sql.database import SqlDatabase
+    from cloud.ingest.clock_watch import AHEAD_MS, BEHIND_MS
+    from cloud.tables import twin
+
+    database = SqlDatabase(sql_url)
+    try:
+        heard = database.read_here(
+            lambda tx: tx.execute(select(twin.c.last_heard_at).where(twin.c.last_heard_at > 0)).scalars().all()
+        )
+    finally:
+        database.close()
+    if not heard:
+        return
+    after_ms = real_now_ms() - statistics.median_low(heard)
+    if after_ms < -BEHIND_MS:
+        yield Finding(
+            "Clock", "problem", f"{-after_ms / DAY_MS:.1f} days before what devices said last",
+            "set the clock (timedatectl), then restart nothing: devices get the right time by themselves",
+        )  # fmt: skip
+    elif after_ms > AHEAD_MS:
+        yield Finding(
+            "Clock", "warning", f"{after_ms / DAY_MS:.0f} days after what devices said last",
+            "was everything off for so long? If not, the clock is ahead: set it (timedatectl), then start fleet serve",
+        )  # fmt: skip
+    else:
+        yield Finding("Clock", "ok", "fits what is stored")
 
 
 def _count_devices(sql_url: str) -> str:

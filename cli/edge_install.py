@@ -84,7 +84,7 @@ def plan(settings: "EdgeSettings", config: Path, *, user: str, root: Path) -> Pl
         InstallError: the file would not start an agent, or its paths fit no unit.
     """
     _check(settings, user)
-    config = config.resolve()
+    config, root = config.resolve(), root.resolve()
     program = _program()
     state = Path(edge_unit.STATE_FOLDER) / settings.device_id
     outside = sorted({str(folder) for folder in _written(settings) if folder not in (state, *state.parents)})
@@ -98,7 +98,7 @@ def plan(settings: "EdgeSettings", config: Path, *, user: str, root: Path) -> Pl
         root / "etc/sysusers.d/fleet-edge.conf": edge_unit.system_users(user),
         root / f"etc/systemd/journald@{edge_unit.LOG_NAMESPACE}.conf": edge_unit.journal_bounds(),
     }
-    here = root.resolve() == Path("/")
+    here = root == Path("/")
     commands = _commands(settings, config, user, outside) if here else []
     return Plan(service_name(settings), files, [Path(folder) for folder in outside] if here else [], commands)
 
@@ -142,12 +142,12 @@ def _commands(settings: "EdgeSettings", config: Path, user: str, outside: Sequen
         commands = [["systemd-sysusers", "/etc/sysusers.d/fleet-edge.conf"]]
     else:
         commands = [["useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", user]]
-    secret = [config, *(path for path in (settings.broker.private_key,) if path is not None)]
+    secret = [config, *(path.resolve() for path in (settings.broker.private_key,) if path is not None)]
     commands += [["chgrp", user, *map(str, secret)], ["chmod", "0640", *map(str, secret)]]
     if outside:
         commands.append(["chown", f"{user}:{user}", *outside])
         if (private_key := settings.broker.private_key) is not None and str(private_key.parent.resolve()) in outside:
-            commands.append(["chown", f"{user}:{user}", str(private_key)])
+            commands.append(["chown", f"{user}:{user}", str(private_key.resolve())])
     if Path("/run/systemd/system").is_dir():
         commands.append(["systemctl", "daemon-reload"])
     return commands

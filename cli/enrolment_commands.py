@@ -84,9 +84,21 @@ def enrol(
     if claim is not None:
         words.print(f"Claim for serial {serial}, shown this once, good until {moment(expires_at)}:")
         words.print(f"[bold]{claim.text}[/bold]")
+        server = _public_url(data_directory)
         words.print(
-            f"On the box: fleet edge enrol --server https://… --claim {claim.text} --serial {serial} --directory …"
+            f"On the box: fleet edge enrol --server {server} --claim {claim.text} --serial {serial} --directory …"
         )
+
+
+def _public_url(data_directory: Path | None) -> str:
+    from cli.settings_errors import cloud_settings
+
+    return cloud_settings(data_directory=data_directory).public_url.rstrip("/") or "https://…"
+
+
+def _grouped(fingerprint: str) -> str:
+    """As people read it to each other: in fours."""
+    return " ".join(fingerprint[place : place + 4] for place in range(0, len(fingerprint), 4))
 
 
 def _new_claim(data_directory: Path | None) -> Any:
@@ -118,7 +130,7 @@ def approve(
     if not fingerprint:
         row = _waiting_box(device_id, data_directory)
         words.print(f"{device_id}: serial {row['hardware_serial']} at {row['address']}, {moment(row['asked_at'])}")
-        words.print(f"fingerprint [bold]{row['fingerprint']}[/bold]")
+        words.print(f"fingerprint [bold]{_grouped(row['fingerprint'])}[/bold]")
         if as_json:
             raise fail("give --fingerprint with --json: nobody is asked", USAGE)
         typer.confirm("Does the box show the same fingerprint?", abort=True, err=True)
@@ -170,7 +182,9 @@ def waiting(data_directory: DataOption = None, as_json: JsonOption = False) -> N
     columns = ("device_id", "hardware_serial", "fingerprint", "address", "asked_at")
     rows = [{name: row[name] for name in columns} for row in found]
     if not as_json:
-        rows = [{**row, "asked_at": moment(row["asked_at"])} for row in rows]
+        rows = [
+            {**row, "fingerprint": _grouped(row["fingerprint"]), "asked_at": moment(row["asked_at"])} for row in rows
+        ]
     print_rows(rows, columns, as_json=as_json, empty="No box waits for approval.")
 
 

@@ -10,6 +10,9 @@ from typing import Any, Final
 import cloud
 import devices
 import fleet
+from cloud.rules.conditions import IDENTITY_TWICE, LINK_ALARMS, link_alarms
+from cloud.rules.hiding import SHELVE_S_MAX
+from cloud.rules.timed_alarms import SUBSTITUTE_DUE, TEST_OVERDUE
 from devices import kinds, role
 from fleet.incident import Priority
 from fleet.kind import AlarmDefinition, CallStep, Flag, Kind, Threshold
@@ -18,6 +21,7 @@ from fleet.lifecycle import Lifecycle
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
 LANGUAGES: Final = ("zh", "en")
 NOTICE: Final = "<!-- Made by `make docs` from the tables in the code; do not edit. -->"
+LINK_KEYS: Final = frozenset({*LINK_ALARMS, IDENTITY_TWICE, TEST_OVERDUE, SUBSTITUTE_DUE})
 SEARCHED: Final = (fleet, devices, cloud)
 """Packages whose modules may hold lifecycles; a module counts if its file mentions the class."""
 
@@ -88,7 +92,10 @@ def alarms_page(kind: Kind, rules: Any) -> str:
     """One kind's alarms, most urgent first, in both languages; then what its events mean for a call."""
     lines = [f"# {kind.title.en} {kind.title.zh}", "", NOTICE, ""]
     urgency = list(Priority)
-    for alarm in sorted(rules.ALARMS, key=lambda alarm: urgency.index(alarm.priority)):
+    table = (*rules.ALARMS, *link_alarms(kind))
+    more = "How they live: [lifecycles](../lifecycles.md); how people work with them: [alarm desk](../alarm-desk.md)."
+    lines += [f"{len(table)} alarms, those of its link included. {more}", ""]
+    for alarm in sorted(table, key=lambda alarm: urgency.index(alarm.priority)):
         lines += _alarm(alarm)
     steps = rules.call_steps()
     if steps:
@@ -102,9 +109,13 @@ def _alarm(alarm: AlarmDefinition) -> list[str]:
     facts = [
         ("key", f"`{alarm.key}`"),
         ("priority", alarm.priority.value),
-        ("true when", condition_text(alarm)),
+        ("true when", condition_text(alarm) if alarm.key not in LINK_KEYS else "time and its link say so (see cause)"),
         ("on delay, off delay", f"{_duration(alarm.on_delay_s)}, {_duration(alarm.off_delay_s)}"),
         ("respond within", _duration(alarm.respond_within_s)),
+        ("told again after", _duration(alarm.realarm_s) if alarm.realarm_s else "never"),
+        ("latches", "yes: stays until somebody inspected it on site" if alarm.latching else "no"),
+        ("hidden behind", ", ".join(f"`{key}`" for key in alarm.suppressed_by) or "nothing"),
+        ("shelved for at most", _duration(SHELVE_S_MAX[alarm.priority])),
         ("work order", alarm.skill or "none, people are told"),
     ]
     lines = [f"## {alarm.title.en} {alarm.title.zh}", "", "| | |", "|---|---|"]

@@ -9,7 +9,37 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from cli.guard import start_of
+
 STOP_S_MAX = 15.0
+
+
+class Guard:
+    """A process beside this one that ends our children and takes down their mounts when we end, however that is."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folders: set[Path] = set()
+
+    def watch(self, process: "subprocess.Popen[bytes]", folder: Path | None = None) -> None:
+        """`process` is ended with us; what was mounted below `folder` goes with us as well."""
+        if folder is not None and folder.resolve() not in self._folders:
+            self._folders.add(folder.resolve())
+            self._say(f"folder {folder.resolve()}")
+        self._say(f"process {process.pid} {start_of(process.pid)}")
+
+    def _say(self, line: str) -> None:
+        if self._process is None or self._process.poll() is not None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py"))], stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
+        self._process.stdin.flush()
+
+
+guard = Guard()
 
 
 class Child:
@@ -45,6 +75,7 @@ class Child:
             self._arguments, stdout=self._log, stderr=self._log, env=self._environment,
             process_group=0,  # Ctrl-C in a terminal goes to the whole group: children end when we end them
         )  # fmt: skip
+        guard.watch(self._process, self._log_file.parent)
 
     def kill(self) -> None:
         """End it with SIGKILL."""

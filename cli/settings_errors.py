@@ -14,7 +14,22 @@ _ELSEWHERE: Final = frozenset({"FLEET_CHECK_STRICT"})
 """Variables that start like a setting and are none."""
 
 
-SECRET_KEYS: Final = frozenset({"apprise_urls", "database_url", "influxdb_token", "webhook_secret", "webhook_url"})
+SECRET_KEYS: Final = frozenset(
+    {
+        "apprise_urls",
+        "database_url",
+        "deadman_url",
+        "watchdog_urls",
+        "influxdb_token",
+        "smtp_url",
+        "sms_headers",
+        "sms_url",
+        "voice_headers",
+        "voice_url",
+        "webhook_secret",
+        "webhook_url",
+    }
+)
 """Settings whose values are never printed."""
 
 

@@ -89,6 +89,11 @@ def sim(
     press_every_s: Annotated[
         float, typer.Option(help="Presses at random rooms, so many business seconds apart.")
     ] = 0.0,
+    storms: Annotated[
+        int, typer.Option(min=0, help="Once the file DIRECTORY/storm is there: press every button, so many times.")
+    ] = 0,
+    storm_within_s: Annotated[float, typer.Option(min=0.01, help="Real seconds that the presses of one take.")] = 1.0,
+    storm_every_s: Annotated[float, typer.Option(min=0.01, help="Real seconds from one to the next.")] = 5.0,
     broker_host: Annotated[str, typer.Option(help="Address of the broker.")] = "127.0.0.1",
     scenario: Annotated[str, typer.Option(help="quiet, demo or virtual.")] = "quiet",
     count: Annotated[list[str] | None, typer.Option(help="KIND=NUMBER; repeatable.")] = None,
@@ -132,6 +137,7 @@ def sim(
                 clock=clock, counts=counts, seed=seed, scenario=chosen, directory=directory,
                 address=(broker_host, broker_port), certificates=None if plain else (authority, identities),
                 command_keys={command_key_id: command_key}, connect_within_s=connect_within_s,
+                storms=Storms(storms, storm_within_s, storm_every_s),
             )
         )  # fmt: skip
     if as_json:
@@ -140,7 +146,7 @@ def sim(
 
 async def _simulate(
     *, clock: Any, counts: dict[str, int], seed: int, scenario: Any, directory: Path, address: tuple[str, int],
-    certificates: Any, command_keys: dict[str, Path], connect_within_s: float,
+    certificates: Any, command_keys: dict[str, Path], connect_within_s: float, storms: "Storms",
 ) -> None:  # fmt: skip
     import devices
     from edge.credentials import Credentials
@@ -178,12 +184,42 @@ async def _simulate(
             standing_still = asyncio.Event()
             living = group.create_task(_live(world, clock, standing_still))
             reporting = group.create_task(_report(host, world, directory / STATISTICS_FILE))
+            storming = group.create_task(_storm(world, storms, random.Random(f"{seed}:storm"), directory / "storm"))
             loop.add_signal_handler(signal.SIGUSR1, standing_still.set)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, host.stop)
             await host.run()
             living.cancel()
             reporting.cancel()
+            storming.cancel()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Storms:
+    """Every button is pressed within `within_s` real seconds, `count` times, `every_s` apart."""
+
+    count: int
+    within_s: float
+    every_s: float
+
+
+async def _storm(world: Any, storms: Storms, rng: random.Random, signal_file: Path) -> None:
+    """Presses every button in a shuffled order, evenly over the time; begins once the file is there."""
+    import devices
+
+    rooms = [name for name in world.device_ids if devices.kind_named(world.kind_of(name)).emergency]
+    if not storms.count or not rooms:
+        return
+    while not await asyncio.to_thread(signal_file.exists):  # noqa: ASYNC110  # another process makes it
+        await asyncio.sleep(0.05)
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    for number in range(storms.count):
+        rng.shuffle(rooms)
+        for place, room in enumerate(rooms):
+            due_s = began_s + number * storms.every_s + place / len(rooms) * storms.within_s
+            await asyncio.sleep(max(0.0, due_s - loop.time()))
+            world.act(room, "press")
 
 
 async def _live(world: Any, clock: Any, standing_still: asyncio.Event) -> None:

@@ -29,6 +29,7 @@ from cloud.intents import IntentDesk
 from cloud.model import CommandOutcome, DeviceLane, EventHandler, StoredEvent
 from cloud.ports import Database, LiveChanges, TelemetrySpool, Wake
 from cloud.rules.stage import Rules
+from cloud.synthetic import is_synthetic
 from cloud.twin import repository as twin_rows
 from cloud.twin.stage import Twin
 from fleet.clock import Clock
@@ -212,7 +213,7 @@ class Committer:
         for notice in notices:
             self._changes.publish(str(notice["topic"]), notice)
         for accepted in batch.intake.events:
-            if accepted.event is None:
+            if accepted.event is None or is_synthetic(accepted.lane.device_id):
                 continue
             self._changes.publish(
                 "event",
@@ -225,6 +226,8 @@ class Committer:
                 },
             )
         for lane in batch.linked:
+            if is_synthetic(lane.device_id):
+                continue
             self._changes.publish("device", {"device_id": lane.device_id, "online": lane.online})
         for outcome in outcomes:
             self._changes.publish(

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import ColumnElement, Connection, Table, delete, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Table, delete, exists, select, tuple_
 
 from cloud.ports import Database
-from cloud.tables import command, event, idempotency, inbox, intent, outbox, session
+from cloud.tables import command, delivery_attempt, event, idempotency, inbox, intent, outbox, proof_test, session
 from fleet.clock import MILLISECONDS_PER_SECOND, Clock
 from fleet.messages import FINAL_REPLIES
 
 _log = structlog.get_logger(__name__)
 
 DAY_S: Final = 86_400
+DELIVERY_DAYS: Final = 90
 FIRST_AFTER_S: Final = 300
 """Real seconds after a start: also a process that is restarted every night keeps its bounds."""
 BATCH_ROWS: Final = 500
@@ -27,16 +28,22 @@ class _Rule:
     old: ColumnElement[bool]
 
 
-def rules(now_ms: int, history_days: int, queue_days: int) -> list[_Rule]:
+def rules(now_ms: int, history_days: int, queue_days: int, delivery_days: int = DELIVERY_DAYS) -> list[_Rule]:
     """What may go at `now_ms`."""
     history_ms = now_ms - history_days * DAY_S * MILLISECONDS_PER_SECOND
+    delivery_ms = now_ms - delivery_days * DAY_S * MILLISECONDS_PER_SECOND
     queue_ms = now_ms - queue_days * DAY_S * MILLISECONDS_PER_SECOND
     # The last notice of an outage says whether it was announced: those few rows stay.
     remembered = outbox.c.reference.startswith("channel:") | outbox.c.reference.startswith("condition:")
+    # When a button was last shown to work is known for as long as the button is there.
+    later = proof_test.alias()
+    is_later = (later.c.device_id == proof_test.c.device_id) & (later.c.passed == 1) & (later.c.id > proof_test.c.id)
     return [
         _Rule(event, event.c.received_at < history_ms),
         _Rule(command, (command.c.changed_at < history_ms) & command.c.status.in_(_ENDED)),
         _Rule(outbox, ((outbox.c.delivered_at < queue_ms) | (outbox.c.given_up_at < queue_ms)) & ~remembered),
+        _Rule(delivery_attempt, delivery_attempt.c.at < delivery_ms),
+        _Rule(proof_test, (proof_test.c.received_at < history_ms) & exists().where(is_later)),
         _Rule(inbox, inbox.c.created_at < queue_ms),
         _Rule(intent, intent.c.done_at < queue_ms),
         _Rule(idempotency, (idempotency.c.created_at < queue_ms) & idempotency.c.status.is_not(None)),
@@ -44,18 +51,22 @@ def rules(now_ms: int, history_days: int, queue_days: int) -> list[_Rule]:
     ]
 
 
-async def keep_bounds(database: Database, clock: Clock, history_days: int, queue_days: int) -> None:
+async def keep_bounds(
+    database: Database, clock: Clock, history_days: int, queue_days: int, delivery_days: int = DELIVERY_DAYS
+) -> None:
     """Prune every business day until cancelled."""
     await asyncio.sleep(FIRST_AFTER_S)
     while True:
-        await prune(database, clock, history_days, queue_days)
+        await prune(database, clock, history_days, queue_days, delivery_days)
         await asyncio.sleep(DAY_S / clock.speed)
 
 
-async def prune(database: Database, clock: Clock, history_days: int, queue_days: int) -> dict[str, int]:
+async def prune(
+    database: Database, clock: Clock, history_days: int, queue_days: int, delivery_days: int = DELIVERY_DAYS
+) -> dict[str, int]:
     """Prune once; rows deleted by table. Searching is reading, so that writers wait for short deletes only."""
     deleted: dict[str, int] = {}
-    for rule in rules(clock.now_ms(), history_days, queue_days):
+    for rule in rules(clock.now_ms(), history_days, queue_days, delivery_days):
         keys = list(rule.table.primary_key.columns)
 
         def find(tx: Connection, rule: _Rule = rule, keys: list[Any] = keys) -> list[tuple[Any, ...]]:

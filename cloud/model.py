@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from cloud.presence import Presence
 from fleet.credentials import CertificateRequest
 from fleet.envelope import Hello, Lane, Status
-from fleet.incident import AlarmEvent, AlarmState, CallState
+from fleet.incident import AlarmEvent, AlarmState, AlarmView, CallState, ViewEvent
 from fleet.kind import AlarmDefinition, CallStep, Need
 from fleet.messages import Command, Reply
 
@@ -133,7 +133,10 @@ class Intent:
 
 @dataclass(slots=True, frozen=True)
 class AlarmChange:
-    """One transition of one alarm. `alarm_id` is the same from activation to return; `at` is the reading's time."""
+    """One transition of one alarm. `alarm_id` is the same from activation to return.
+
+    `at` is the reading's time, `received_at` ours. `view` is where it happened: what is hidden is told to nobody.
+    """
 
     alarm_id: str
     device_id: str
@@ -145,6 +148,59 @@ class AlarmChange:
     at: int
     actor: str = ""
     note: str = ""
+    view: AlarmView = AlarmView.SHOWN
+    received_at: int = 0
+    hidden: "HiddenBy | None" = None
+
+
+@dataclass(slots=True, frozen=True)
+class HiddenBy:
+    """Why an alarm is hidden: by whom (or the key of its parent), for what reason, until when (None: open end)."""
+
+    actor: str
+    reason: str
+    until: int | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class ViewChange:
+    """An alarm that is not normal was hidden, is hidden for another reason, or is shown again."""
+
+    alarm_id: str
+    device_id: str
+    kind: str
+    definition: AlarmDefinition
+    event: ViewEvent
+    before: AlarmView
+    after: AlarmView
+    state: AlarmState
+    activated_at: int
+    at: int
+    hidden: HiddenBy | None = None
+    actor: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class HidingChange:
+    """A shelf, a maintenance window or an outage of one device began (`ended_at` None) or ended.
+
+    `key` is the alarm's, empty for all alarms of the device. `form`: `shelf`, `window`, `out_of_service`.
+    """
+
+    id: str
+    device_id: str
+    key: str
+    form: str
+    from_at: int
+    until_at: int | None
+    actor: str
+    reason: str
+    at: int
+    window_id: str = ""
+    one_shot: bool = False
+    ended_at: int | None = None
+    ended_by: str = ""
+    ended_reason: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -162,6 +218,8 @@ class CallChange:
     event_id: str = ""
     escalation: int | None = None
     received_at: int = 0
+    purpose: str = "help"
+    """`help`, `test` (of the button, nobody is paged) or `synthetic` (`cloud.synthetic`)."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -187,9 +245,11 @@ class Decisions:
     """(device id, command that shows the caller how far help is)."""
     attention: set[str] = field(default_factory=set)
     """Devices whose next due time may have changed."""
+    views: list[ViewChange] = field(default_factory=list)
+    hidings: list[HidingChange] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.alarms or self.calls or self.needs)
+        return bool(self.alarms or self.calls or self.needs or self.views or self.hidings)
 
 
 @dataclass(slots=True, frozen=True)
@@ -247,6 +307,16 @@ class Downstream:
     payload: bytes
     expires_s: float | None = None
     """Monotonic moment after which it is of no use; the broker is told, too. None: the link's own limit."""
+
+
+@dataclass(slots=True, frozen=True)
+class Recipient:
+    """One person as a channel needs them. `address` belongs to `contact_id`; `language` as in `person`."""
+
+    person_id: str
+    contact_id: str
+    address: str
+    language: str
 
 
 @dataclass(slots=True, frozen=True)

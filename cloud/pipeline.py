@@ -32,20 +32,22 @@ from cloud.dispatch.planner import Dispatch
 from cloud.identity.desk import IdentityDesk
 from cloud.ingest import repository as ingest_rows
 from cloud.ingest.acknowledger import Acknowledger
+from cloud.ingest.clock_watch import ClockWatch
 from cloud.ingest.intake import Ingest, Intake
 from cloud.ingest.leases import Leases
+from cloud.ingest.roll_call import RollCall
 from cloud.ingest.steady import SteadyTime
 from cloud.intents import IntentDesk
 from cloud.lane_book import LaneBook
 from cloud.model import DeviceLane, EventHandler, Inbound, Intent
 from cloud.ports import Database, IntentRefusedError, Link, LiveChanges, TelemetrySpool, Wake
-from cloud.rules.identities import Answer
-from cloud.rules.stage import Rules
+from cloud.rules.identities import Answer, emergency_digest, note_emergency
+from cloud.rules.supervised import SupervisedRules
 from cloud.twin import repository as twin_rows
 from cloud.twin.stage import Twin
 from fleet import topics
 from fleet.clock import MILLISECONDS_PER_SECOND, Clock
-from fleet.envelope import Hello
+from fleet.envelope import Hello, Lane
 from fleet.kind import Kind
 from fleet.milestones import reached
 
@@ -53,6 +55,8 @@ _log = structlog.get_logger(__name__)
 
 IDLE_S_MAX: Final = 0.5
 """Longest real wait without looking at timers and intents: the backstop behind the wake-ups."""
+TIMERS_PER_ROUND_MAX: Final = 48
+"""Devices whose timers one round serves: when all fall silent at once, an emergency waits for one small commit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,11 +99,13 @@ class Pipeline:
         self._clock = clock
         self._limits = limits
         self._twin = Twin(kinds)
-        self._rules = Rules(kinds, clock.speed)
+        self._rules = SupervisedRules(kinds, clock.speed)
         self._book = LaneBook(self._twin, self._rules, clock)
         self.lanes = self._book.lanes
         self._ingest = Ingest(self.lanes, kinds)
         self._steady = SteadyTime(clock)
+        self.clock_watch = ClockWatch(clock)
+        self._roll_call = RollCall()
         self._committer = Committer(
             database=database,
             spool=spool,
@@ -150,7 +156,10 @@ class Pipeline:
         messages = self._link.take(self._limits.batch_messages_max)
         now_ms = self._clock.now_ms()
         self._book.watch(now_ms, connected=self._link.connected)
-        due = self._book.schedule.due(now_ms)
+        self.clock_watch.look(now_ms, self.lanes)
+        self._link.publish(self._roll_call.messages(self.lanes, connected=self._link.connected))
+        self._ingest.excused_ms = self.clock_watch.excused(now_ms)
+        due = self._book.schedule.due(now_ms, TIMERS_PER_ROUND_MAX)
         intents = await self._fetch_intents()
         if not (messages or due or intents or self._committer.flush_is_due()):
             await self._sleep(now_ms)
@@ -177,6 +186,7 @@ class Pipeline:
                 await self._wake.wait()
         self._wake.clear()
         self._link.publish(self._acknowledger.due(self._clock.monotonic_s(), self.lanes))
+        self._link.publish(self.clock_watch.greetings(self.lanes))
 
     # --- deciding: pure, in memory -----------------------------------------------------------------------------
 
@@ -234,6 +244,8 @@ class Pipeline:
                 self._rules.on_event(accepted, batch.now_ms, batch.decisions)
             else:
                 accepted.event = None  # the end of a call waits for its turn: it may be the end of an earlier one
+            if accepted.envelope.lane is Lane.EMERGENCY and not accepted.early:
+                note_emergency(accepted.lane, accepted.envelope)
             self._touch(accepted.lane)
 
     def _hear(self, batch: Batch) -> None:
@@ -303,7 +315,8 @@ class Pipeline:
         if self._link.connected:  # no welcome while emergencies can't be heard: the device says hello again
             for lane, hello in batch.greeted:
                 if not lane.revoked:
-                    self._acknowledger.welcome(lane, hello.nonce, batch.now_ms, hello.command_keys)
+                    digest = emergency_digest(lane)
+                    self._acknowledger.welcome(lane, hello.nonce, batch.now_ms, hello.command_keys, digest)
         for accepted in intake.events:
             intake.ack(accepted.lane.device_id).urgent = True
         for reply in batch.replies:
@@ -314,7 +327,7 @@ class Pipeline:
         acknowledgements = self._acknowledger.due(real_s, self.lanes)
         if acknowledgements:
             reached("ingest.before_acknowledgement")
-        self._link.publish(acknowledgements)
+        self._link.publish([*acknowledgements, *self.clock_watch.greetings(self.lanes)])
         if acknowledgements:
             reached("ingest.after_acknowledgement")
 
@@ -322,6 +335,7 @@ class Pipeline:
 
     def _load(self, rows: Sequence[RowMapping]) -> None:
         self._book.load(rows)
+        self.clock_watch.known(self.lanes.values())
         self._ingest.forget_routes()
 
     async def _learn(self, intake: Intake, now_ms: int) -> None:

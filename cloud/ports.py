@@ -5,7 +5,7 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-from cloud.model import Downstream, Inbound, Notification
+from cloud.model import Downstream, Inbound, Notification, Recipient
 from cloud.signals import Heard, Topic
 from fleet.envelope import CommandKeys
 from fleet.messages import Command
@@ -225,8 +225,22 @@ class NotificationChannel(Protocol):
         ...
 
 
+class PersonalChannel(Protocol):
+    """One way to single people."""
+
+    name: str
+
+    async def send_to(self, notification: Notification, recipient: Recipient, *, delivery_id: str) -> None:
+        """Deliver to this address, or raise NotDeliveredError. `delivery_id` lets the receiver drop a repeat."""
+        ...
+
+
 class NotDeliveredError(Exception):
     """The channel did not accept the notification; the outbox tries again."""
+
+
+class AddressRefusedError(NotDeliveredError):
+    """The address itself is wrong or gone: trying again is of no use, and its owner is to see it."""
 
 
 class LiveChanges(Protocol):

@@ -38,6 +38,10 @@ class Presence(msgspec.Struct, omit_defaults=True):
     """Messages that the device declared as discarded."""
     late: int = 0
     """Messages that had waited on the device for longer than a minute."""
+    time_corrected: int = 0
+    """Messages that the device stamped before it knew the time, and corrected."""
+    time_uncertain: int = 0
+    """Messages of which nobody can say exactly when they were made."""
     quarantined: int = 0
     run_began_at: int = 0
     """First loss of the link in the present run of losses; 0 without one."""
@@ -64,6 +68,7 @@ class Presence(msgspec.Struct, omit_defaults=True):
     def renewed(self) -> None:
         """A new storage generation: its numbers and counts start again."""
         self.duplicates = self.holes = self.evicted = self.late = self.quarantined = 0
+        self.time_corrected = self.time_uncertain = 0
 
 
 _encoder = msgspec.json.Encoder()

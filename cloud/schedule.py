@@ -26,16 +26,17 @@ class Schedule:
         self._drop_stale()
         return self._heap[0][0] if self._heap else None
 
-    def due(self, now_ms: int) -> list[str]:
-        """Devices that are due; each is removed and must be put again."""
+    def due(self, now_ms: int, count_max: int | None = None) -> list[str]:
+        """Devices that are due, at most `count_max`, earliest first; each is removed and must be put again."""
         found: list[str] = []
-        while True:
+        while count_max is None or len(found) < count_max:
             self._drop_stale()
             if not self._heap or self._heap[0][0] > now_ms:
                 return found
             _, device_id = heapq.heappop(self._heap)
             del self._current[device_id]
             found.append(device_id)
+        return found
 
     def _drop_stale(self) -> None:
         heap, current = self._heap, self._current

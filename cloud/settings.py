@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -61,13 +62,50 @@ class CloudSettings(BaseSettings):
     forwarded_allow_ips: str = "127.0.0.1"
     """Proxies whose `X-Forwarded-…` headers are believed: addresses and networks, comma-separated; `*` for any."""
 
+    roster_time_zone: str = "Asia/Shanghai"
+    """Time zone of rosters: what times mean in a file that names none, and in which messages are written."""
+
     map_tiles_url: str = ""
     """Tile server of the maps (`https://…/{z}/{x}/{y}.png`, WGS-84). Empty: our own schematic."""
     map_tiles_attribution: str = ""
 
     webhook_url: str = ""
     webhook_secret: SecretStr = SecretStr("")
+    webhook_allow_private: bool = False
+    """Webhooks, gateways and push services may stand in our own network: loopback, private, link-local addresses."""
     apprise_urls: tuple[str, ...] = ()
+
+    personal_chat: bool = True
+    """People may name a chat bot of their own (WeCom, DingTalk, Feishu)."""
+    web_push: bool = True
+    """Browsers may be told even while no page is open; needs HTTPS (or localhost) and a way to the push services."""
+    web_push_key_file: Path | None = None
+    """PEM of the P-256 key that browsers subscribe to; the same for every role. Empty: made in the data directory."""
+    web_push_contact: str = "mailto:fleet@localhost"
+    """Whom a push service may write to when we are a burden to it (`mailto:` or `https:`)."""
+    smtp_url: SecretStr = SecretStr("")
+    """`smtps://user:password@host:465?from=fleet@example.org`; `smtp://…` takes STARTTLS where it is offered."""
+    sms_url: SecretStr = SecretStr("")
+    """An HTTP gateway (`https://…`), or an apprise URL with `{address}` in it. Empty: no SMS."""
+    sms_body: str = '{"to": "{address}", "text": "{text}", "id": "{delivery_id}"}'
+    """What the gateway is sent: JSON in which the names in braces are filled in."""
+    sms_headers: SecretStr = SecretStr("{}")
+    """JSON object of further headers, such as `Authorization`."""
+    sms_method: Literal["POST", "PUT"] = "POST"
+    voice_url: SecretStr = SecretStr("")
+    voice_method: Literal["POST", "PUT"] = "POST"
+    voice_body: str = '{"to": "{address}", "text": "{text}", "language": "{language}", "id": "{delivery_id}"}'
+    voice_headers: SecretStr = SecretStr("{}")
+    delivery_days: Annotated[int, Field(ge=7)] = 90
+    """How long the log of delivery attempts is kept, business days."""
+
+    probe_url: str = ""
+    """Where `fleet watchdog` listens, for example `http://127.0.0.1:8090`: it calls for help through the whole product
+    all day, and deliveries of those calls come back there. Empty: nobody watches the way of the calls."""
+    watchdog_urls: tuple[str, ...] = ()
+    """Whom the watchdog tells that calls would not arrive: `http(s)://…` gets JSON, else an apprise address."""
+    deadman_url: str = ""
+    """Asked for by the watchdog while calls arrive: an external dead man's switch, which tells people when it stops."""
 
     kind_folders: tuple[Path, ...] = ()
     """Folders of kinds that live outside this package."""
@@ -92,6 +130,14 @@ class CloudSettings(BaseSettings):
     def _shards_are_numbers(cls, text: str) -> str:
         parse_shards(text)
         return text
+
+    @field_validator("roster_time_zone")
+    @classmethod
+    def _zone_is_known(cls, name: str) -> str:
+        try:
+            return ZoneInfo(name).key
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("write a name of the time zone database, for example Asia/Shanghai") from None
 
     def sql_url(self) -> str:
         """The database's URL with the embedded default filled in."""

@@ -13,7 +13,7 @@ from typing import Final
 from prometheus_client.core import GaugeMetricFamily, Metric
 from sqlalchemy import Connection, func, select
 
-from cloud.dispatch import notices
+from cloud.dispatch import audience, notices
 from cloud.model import Notification
 from cloud.ports import Database, Wake
 from cloud.tables import outbox
@@ -121,7 +121,7 @@ class Watch:
         facts = {"process": self._name, "condition": condition.name, "holds": holds}
         notice = Notification("system", reference, priority.value, "", *titles, facts, now_ms)
         step = f"{'begins' if holds else 'ends'}:{now_ms}"
-        return notices.put(tx, notices.outbox_rows(notice, step, self._channels, urgent=False, available_at=now_ms))
+        return notices.put(tx, audience.system_rows(tx, notice, step, self._channels, urgent=False))
 
 
 def _depth(tx: Connection) -> dict[str, int]:

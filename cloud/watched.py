@@ -5,6 +5,7 @@ from functools import partial
 from typing import Protocol
 
 from cloud.pipeline import Pipeline
+from cloud.synthetic import is_synthetic
 from cloud.timeseries.drain import DrainState, SeriesDrain
 from cloud.timeseries.spool import Spool
 from cloud.watch import BROKER_AWAY_S_MAX, SPOOL_FILL_MAX, Condition, Watch
@@ -48,7 +49,11 @@ def watch_ingest(watch: Watch, link: Connections, spool: Spool, pipeline: Pipeli
     """Link, spool and devices."""
 
     def devices_by_state() -> dict[tuple[str, str], int]:
-        found = Counter((lane.kind, "online" if lane.online else "offline") for lane in pipeline.lanes.values())
+        found = Counter(
+            (lane.kind, "online" if lane.online else "offline")
+            for lane in pipeline.lanes.values()
+            if not is_synthetic(lane.device_id)
+        )
         return dict(found)
 
     watch.numbers.devices = devices_by_state
@@ -66,6 +71,18 @@ def watch_ingest(watch: Watch, link: Connections, spool: Spool, pipeline: Pipeli
     single["fleet_link_publishes_waiting"] = "Messages to devices in the queue", lambda: link.routine.publishes_waiting
     single["fleet_link_publishes_max"] = "Bound of that queue", lambda: link.routine.publishes_max
     watch.conditions += [
+        Condition(
+            "clock", lambda: pipeline.clock_watch.behind,
+            "服务器时钟早于已存储的数据,请校准时钟(timedatectl),完成后设备会自动重新对时",
+            "This server's clock stands before what it has stored already: correct it (timedatectl); devices then get "
+            "the right time by themselves",
+        ),
+        Condition(
+            "clock_ahead", lambda: pipeline.clock_watch.ahead,
+            "启动时服务器时钟比最后一次收到设备消息晚 30 天以上;若系统并未停机这么久,请校准时钟(timedatectl)",
+            "At its start this server's clock stood more than 30 days after the last message of any device. If it was "
+            "not off for so long, correct the clock (timedatectl); otherwise this ends with the next start",
+        ),
         Condition("spool", lambda: spool.fill_ratio >= SPOOL_FILL_MAX, "遥测缓冲即将写满", "The spool is nearly full"),
         Condition(
             "broker", lambda: pipeline.ready.is_set() and not link.connected, "与消息服务器的连接中断",

@@ -17,9 +17,11 @@ import msgspec
 
 from edge.acknowledgements import is_genuine
 from edge.batch import TelemetryBatch
+from edge.boot_clocks import BootClocks
 from edge.command_keys import TrustedKeys
 from edge.credentials import Credentials, boot_id_of
 from edge.downlink import Downlink
+from edge.due_timer import DueTimer
 from edge.event_keeper import EventKeeper
 from edge.journal import Journal
 from edge.link import IdentityRefusedError, Link, LinkError, RenewConnectionError, Session, leaf_of
@@ -43,7 +45,6 @@ from fleet.topics import DownChannel, UpChannel
 
 _log = logging.getLogger(__name__)
 
-_TIMER_PAUSE_S_MIN: Final = 0.001  # a driver that is always due must not take the whole core
 _ACKNOWLEDGED_MAX: Final = 4_096
 
 
@@ -107,10 +108,11 @@ class EdgeAgent:
             self.counts,
             flows=lambda: self.uplink is not None and self.uplink.telemetry_flows,
         )
-        self._timer_wake = asyncio.Event()
+        self._timer: DueTimer | None = None
         self._acknowledged: asyncio.Queue[Row] = asyncio.Queue(_ACKNOWLEDGED_MAX)
         self._events = EventKeeper(device_id, journal, self._timing.journal_retry_s, self.counts, line.write)
         self._ending = False
+        self._clocks: BootClocks | None = None
         self.uplink: Uplink | None = None
         self.downlink: Downlink | None = None
         self.vitals = LineVitals(clock.monotonic_s)
@@ -138,6 +140,7 @@ class EdgeAgent:
         """Everything this agent counted; refused and ignored commands under `command_…`."""
         result = self.counts.copy()
         result["readings_lost"] = self._telemetry.lost
+        result["messages_discarded"] = getattr(self._link, "discarded", 0)
         if self.uplink is not None:
             result.update(self.uplink.counts)
         if self.downlink is not None:
@@ -147,6 +150,7 @@ class EdgeAgent:
     async def run(self) -> None:
         """Until cancelled; readings that wait are journalled on the way out."""
         record = await self._journal.register(self.device_id, self._on_committed)
+        clocks = self._clocks = BootClocks(self.device_id, record.boots, self._journal, self._clock)
         uplink = self.uplink = Uplink(
             record,
             self._kind.name,
@@ -156,6 +160,7 @@ class EdgeAgent:
             timing=self._timing,
             keys=self._settings.keys,
             trusted_time=self._trusted_time,
+            clocks=clocks,
             firmware=self._settings.firmware,
             boot_id=await boot_id_of(self._journal, record),
             certificate=self._settings.credentials.certificate,
@@ -176,12 +181,13 @@ class EdgeAgent:
         await downlink.restore()
         await self._telemetry.restore()
         driver = self._create_driver(self.device_id)
+        timer = self._timer = DueTimer(lambda: _earlier(driver.next_due_ms, downlink.next_due_ms), self._clock)
         try:
             async with asyncio.TaskGroup() as group:
                 for work in (
                     self._note_end(),
                     self._run_line(driver),
-                    self._run_timers(driver),
+                    self._run_timers(driver, timer),
                     self._events.run(),
                     self._telemetry.run(),
                     self._run_acknowledged(driver),
@@ -223,38 +229,25 @@ class EdgeAgent:
             self.counts["line_reopened"] += 1
             await asyncio.sleep(self._timing.line_reopen_s)
 
-    async def _run_timers(self, driver: Driver) -> None:
+    async def _run_timers(self, driver: Driver, timer: DueTimer) -> None:
         assert self.downlink is not None
-        due_ms: int | None = None
-        due_s = 0.0
         while True:
-            self._timer_wake.clear()
-            dues = [due for due in (driver.next_due_ms, self.downlink.next_due_ms) if due is not None]
-            if dues and min(dues) != due_ms:  # anchored once, so that a jump of the wall clock moves no timer
-                due_ms = min(dues)
-                wait_s = (due_ms - self._clock.now_ms()) / MILLISECONDS_PER_SECOND / self._clock.speed
-                due_s = self._clock.monotonic_s() + max(_TIMER_PAUSE_S_MIN, wait_s)
-            if not dues:
-                due_ms = None
-            with suppress(TimeoutError):
-                async with asyncio.timeout(None if due_ms is None else due_s - self._clock.monotonic_s()):
-                    await self._timer_wake.wait()
-            if due_ms is not None and self._clock.monotonic_s() >= due_s:
-                now_ms, due_ms = max(self._clock.now_ms(), due_ms), None
-                if driver.next_due_ms is not None and driver.next_due_ms <= now_ms:
-                    await self._handle(driver.on_timer(now_ms))
-                await self.downlink.give_up_left_over()
+            now_ms = await timer.wait()
+            if driver.next_due_ms is not None and driver.next_due_ms <= now_ms:
+                await self._handle(driver.on_timer(now_ms))
+            await self.downlink.give_up_left_over()
 
     async def _handle(self, output: DriverOutput) -> None:
-        self._timer_wake.set()
+        assert self._timer is not None
+        self._timer.look()
         if output.to_hardware:
             self._line.write(output.to_hardware)
-        now_ms = self._clock.now_ms()
+        now_ms, clock = self._clock.now_ms(), 0 if self._clocks is None else self._clocks.now()
         if output.readings:
-            self._telemetry.add(output.readings)
+            self._telemetry.add(output.readings, clock)
         if output.events or output.after_commit:
             events = [(self._believable(at, now_ms), event) for at, event in output.events]
-            await self._events.keep(events, output.after_commit)
+            await self._events.keep(events, output.after_commit, clock)
         for progress in output.progress:
             assert self.downlink is not None
             await self.downlink.on_progress(progress)
@@ -382,6 +375,10 @@ class EdgeAgent:
                 if message.replies and is_genuine(message, self.device_id, self._settings.keys.verifiers):
                     await downlink.on_replies_acknowledged(message.replies)
         raise LinkError("the connection ended")
+
+
+def _earlier(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else min(one, other)
 
 
 async def _hurry(limit: asyncio.Timeout, emergency_waiting: asyncio.Event, patience_s: float) -> None:

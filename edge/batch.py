@@ -15,11 +15,12 @@ _WAITING_MAX: Final = 16 * READINGS_PER_MESSAGE_MAX
 
 @dataclass(slots=True)
 class WaitingReading:
-    """One reading; `number` is its id in the journal once it is kept there."""
+    """One reading; `number` is its id in the journal once it is kept there. `clock` as in `edge.records.Row`."""
 
     at: int
     payload: bytes
     number: int | None = None
+    clock: int = 0
 
 
 class TelemetryBatch:
@@ -41,17 +42,19 @@ class TelemetryBatch:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, reading: Reading, now_ms: int) -> None:
+    def add(self, reading: Reading, now_ms: int, clock: int = 0) -> None:
         """Let `reading` wait; beyond the bound the oldest is lost, and counted."""
         if not self._waiting:
             self._oldest_added_ms = now_ms
         elif len(self._waiting) == _WAITING_MAX:
             self.lost += self._waiting.popleft().number is None  # a kept one goes with the next start's message
-        self._waiting.append(WaitingReading(reading.at, reading.model_dump_json().encode()))
+        self._waiting.append(WaitingReading(reading.at, reading.model_dump_json().encode(), None, clock))
 
-    def restore(self, kept: Sequence[tuple[int, int, bytes]], now_ms: int) -> None:
-        """(number, at, JSON) of readings that the journal kept over a restart, oldest first."""
-        self._waiting.extendleft(WaitingReading(at, payload, number) for number, at, payload in reversed(kept))
+    def restore(self, kept: Sequence[tuple[int, int, bytes, int]], now_ms: int) -> None:
+        """(number, at, JSON, clock) of readings that the journal kept over a restart, oldest first."""
+        self._waiting.extendleft(
+            WaitingReading(at, payload, number, clock) for number, at, payload, clock in reversed(kept)
+        )
         self._oldest_added_ms = now_ms
 
     def not_kept(self) -> list[WaitingReading]:
@@ -72,11 +75,16 @@ class TelemetryBatch:
         return min(self._age_ms_max, max(0, self._oldest_added_ms + self._age_ms_max - now_ms))
 
     def peek(self) -> tuple[int, bytes, list[WaitingReading]]:
-        """(occurred_at, payload, its readings) of the next message, oldest first; nothing is removed."""
+        """(occurred_at, payload, its readings) of the next message, oldest first; nothing is removed.
+
+        Readings whose stamps come from different clocks share no message: one is corrected as a whole.
+        """
         most = READINGS_PER_MESSAGE_MAX if self._piled_up else self._per_message
         chosen: list[WaitingReading] = []
         size = 0
         for reading in self._waiting:
+            if chosen and reading.clock != chosen[0].clock:
+                break
             if len(chosen) == most or (chosen and size + len(reading.payload) + 1 > PAYLOAD_BYTES_MAX):
                 break
             chosen.append(reading)

@@ -59,6 +59,7 @@ class TrustedKeys:
         self._configured = tuple(sorted(configured))
         self._path = path
         self._make_verifier = make_verifier
+        self._overruled: CommandKeys | None = None
         self._restore()
 
     @property
@@ -71,7 +72,7 @@ class TrustedKeys:
 
         False, and nothing changed, if it is no news, not usable, or cannot be made durable now.
         """
-        if announced.version <= self.version:
+        if announced.version <= self.version and announced != self._overruled:
             if announced.version < self.version:
                 self.counts["keys_outdated"] += 1
             return False
@@ -87,7 +88,7 @@ class TrustedKeys:
             self.counts["keys_not_stored"] += 1
             _log.error("announced command keys not taken, they cannot be stored: %s", error)
             return False
-        self.verifiers, self.version = verifiers, announced.version
+        self.verifiers, self.version, self._overruled = verifiers, announced.version, None
         self.counts["keys_adopted"] += 1
         _log.info("command keys now: %s", ", ".join(self.ids))
         return True
@@ -118,6 +119,9 @@ class TrustedKeys:
         if kept.configured == self._configured:
             self.verifiers = verifiers
         else:
+            # Word for word the same list, signed by a key that counts now, leads out of settings that were set back to
+            # retired keys; anything else of that version, or of an older one, would be a way to bring keys back.
+            self._overruled = kept.announced
             _log.warning("the settings name other command keys than before: they count, not those announced last")
 
     def _unreadable(self, error: Exception) -> None:

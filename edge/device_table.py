@@ -15,7 +15,7 @@ CREATE TABLE device (
 CREATE TABLE lane (
     device_id TEXT NOT NULL, lane TEXT NOT NULL, mark INTEGER NOT NULL, last_seq INTEGER NOT NULL,
     row_count INTEGER NOT NULL, byte_count INTEGER NOT NULL, evicted INTEGER NOT NULL, fence INTEGER,
-    PRIMARY KEY (device_id, lane)
+    known_at INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (device_id, lane)
 ) STRICT, WITHOUT ROWID;
 """
 
@@ -70,7 +70,7 @@ class DeviceTable:
         )
         for lane in Lane:
             self._connection.execute(
-                "INSERT OR IGNORE INTO lane VALUES (?, ?, 0, 0, 0, 0, 0, NULL)", (record.device_id, lane.value)
+                "INSERT OR IGNORE INTO lane VALUES (?, ?, 0, 0, 0, 0, 0, NULL, 0)", (record.device_id, lane.value)
             )
             self._connection.execute(
                 "UPDATE lane SET fence = ? WHERE device_id = ? AND lane = ? AND fence IS NULL",

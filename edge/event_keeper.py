@@ -29,18 +29,21 @@ class EventKeeper:
         self._retry_s = retry_s
         self._counts = counts
         self._write = write
-        self._waiting: dict[str, tuple[int, Event]] = {}
+        self._waiting: dict[str, tuple[int, Event, int]] = {}
         self._in_turn = asyncio.Lock()  # first come, first served: that is the order of the outputs
         self._refused = asyncio.Event()
 
-    async def keep(self, events: Iterable[tuple[int, Event]], after_commit: bytes) -> None:
-        """Journal `events`, then write `after_commit`; without room it is dropped, and the hardware repeats."""
+    async def keep(self, events: Iterable[tuple[int, Event]], after_commit: bytes, clock: int = 0) -> None:
+        """Journal `events`, then write `after_commit`; without room it is dropped, and the hardware repeats.
+
+        `clock` as in `edge.records.Row`.
+        """
         async with self._in_turn:
             for occurred_at, event in events:
                 while len(self._waiting) >= _WAITING_MAX:  # the line waits rather than lose what a driver told once
                     await asyncio.sleep(self._retry_s)
                     await self._journal_waiting()
-                self._waiting.setdefault(event.event_id, (occurred_at, event))
+                self._waiting.setdefault(event.event_id, (occurred_at, event, clock))
             await self._journal_waiting()
             if self._waiting:
                 self._counts["line_acknowledgements_withheld"] += bool(after_commit)
@@ -62,13 +65,13 @@ class EventKeeper:
         waiting = list(self._waiting.values())
         for urgent in (True, False):  # what people wait for shares no commit with anything else
             await asyncio.gather(
-                *(self._journal_one(at, event) for at, event in waiting if (event.lane is Lane.EMERGENCY) is urgent)
+                *(self._journal_one(*one) for one in waiting if (one[1].lane is Lane.EMERGENCY) is urgent)
             )
 
-    async def _journal_one(self, occurred_at: int, event: Event) -> None:
+    async def _journal_one(self, occurred_at: int, event: Event, clock: int) -> None:
         try:
             row = await self._journal.append(
-                self._device_id, event.lane, occurred_at, event.model_dump_json().encode(), event.event_id
+                self._device_id, event.lane, occurred_at, event.model_dump_json().encode(), event.event_id, clock=clock
             )
         except JournalFullError:
             self._counts["events_refused"] += 1

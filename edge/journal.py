@@ -14,7 +14,6 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +35,7 @@ from edge.records import (
 )
 from edge.reserve import EmergencyReserve, ReservedRow
 from edge.set_aside_table import SetAside
+from edge.wake import Wake
 from fleet.envelope import Lane
 
 T = TypeVar("T")
@@ -92,7 +92,7 @@ class Journal:
         self._devices: dict[str, tuple[DeviceRecord, Listener]] = {}
         self._last_seqs: dict[tuple[str, Lane], int] = {}
         self._due_s: float | None = None
-        self._wake = asyncio.Event()
+        self._wake = Wake()
         self._closing = False
         self._ended = False
         self._told = ""
@@ -142,29 +142,24 @@ class Journal:
         self._devices[device_id] = record, on_committed
         return record
 
-    async def append(
-        self,
-        device_id: str,
-        lane: Lane,
-        occurred_at: int,
-        payload: bytes,
-        event_id: str | None = None,
-        reading_ids: Sequence[int] = (),
-    ) -> Row | None:
+    def append(
+        self, device_id: str, lane: Lane, occurred_at: int, payload: bytes, event_id: str | None = None,
+        reading_ids: Sequence[int] = (), clock: int = 0,
+    ) -> asyncio.Future[Row | None]:  # fmt: skip
         """Journal one message; durable when this returns. None if the event was journalled before.
 
-        `reading_ids`: the kept readings that it consists of; they are kept no longer.
+        `reading_ids`: the kept readings that it consists of; they are kept no longer. `clock` as in `Row`.
 
         Raises:
             JournalFullError: it was not kept, so nothing may be acknowledged to the hardware.
         """
         record, _ = self._devices[device_id]
-        operation = Append(device_id, record.boots, lane, occurred_at, payload, event_id, reading_ids)
-        return await self.write(operation, within_s=COMMIT_WITHIN_S[lane])
+        operation = Append(device_id, record.boots, lane, occurred_at, payload, event_id, reading_ids, clock)
+        return self._submit(operation, within_s=COMMIT_WITHIN_S[lane])
 
-    async def keep_readings(self, device_id: str, readings: Sequence[tuple[int, bytes]]) -> list[int]:
-        """Keep (at, JSON) readings until they are part of a message; durable when this returns, with their ids."""
-        return await self.write(
+    def keep_readings(self, device_id: str, readings: Sequence[tuple[int, bytes, int]]) -> asyncio.Future[list[int]]:
+        """Keep (at, JSON, clock) readings until they are part of a message; their ids, durable when this returns."""
+        return self._submit(
             lambda store: store.keep_readings(device_id, readings), within_s=COMMIT_WITHIN_S[Lane.TELEMETRY]
         )
 
@@ -260,12 +255,15 @@ class Journal:
 
     async def write(self, operation: Callable[[JournalStore], T], *, within_s: float) -> T:
         """Run a write in the next transaction that begins within `within_s`; durable when this returns."""
+        return await self._submit(operation, within_s=within_s)
+
+    def _submit(self, operation: Callable[[JournalStore], T], *, within_s: float) -> asyncio.Future[T]:
         if self._ended:  # nobody would ever answer: who waits for that cannot end either
             raise JournalFullError("the journal has ended")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._writes.append(_Write(operation, future))
         self._wake_within(within_s)
-        return await future
+        return future
 
     def _wake_within(self, seconds: float) -> None:
         due_s = asyncio.get_running_loop().time() + seconds
@@ -314,9 +312,7 @@ class Journal:
                 self._due_s = None
                 await self._commit_next(loop)
                 continue
-            with suppress(TimeoutError):
-                async with asyncio.timeout(delay_s):
-                    await self._wake.wait()
+            await self._wake.wait(delay_s)
 
     def close(self) -> None:
         """Let `run` commit what is left and return."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, TypeVar
 
+from edge.clock_table import CLOCK_SCHEMA, ClockTable
 from edge.command_table import COMMAND_SCHEMA, CommandTable
 from edge.device_table import DEVICE_SCHEMA, DeviceTable
 from edge.reading_table import READING_SCHEMA, ReadingTable
@@ -20,11 +21,12 @@ from fleet.envelope import Lane
 
 Found = TypeVar("Found")
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 _SCHEMA: Final = """
 CREATE TABLE message (
     device_id TEXT NOT NULL, lane TEXT NOT NULL, seq INTEGER NOT NULL, boots INTEGER NOT NULL,
-    occurred_at INTEGER NOT NULL, event_id TEXT, payload BLOB NOT NULL, PRIMARY KEY (device_id, lane, seq)
+    occurred_at INTEGER NOT NULL, event_id TEXT, payload BLOB NOT NULL, clock INTEGER NOT NULL,
+    PRIMARY KEY (device_id, lane, seq)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE event_seen (
     id INTEGER PRIMARY KEY, device_id TEXT NOT NULL, event_id TEXT NOT NULL, UNIQUE (device_id, event_id)
@@ -59,7 +61,7 @@ def _opening_error(path: Path, error: sqlite3.Error) -> JournalError:
     return JournalError(f"journal {path} cannot be opened: {error} (is another agent using it?)")
 
 
-class JournalStore(DeviceTable, CommandTable, ReadingTable, SetAsideTable):
+class JournalStore(DeviceTable, ClockTable, CommandTable, ReadingTable, SetAsideTable):
     """Synchronous operations on the open database; see the module for who commits."""
 
     def __init__(self, path: Path, bounds: Bounds, make_id: Callable[[], str]) -> None:
@@ -99,7 +101,7 @@ class JournalStore(DeviceTable, CommandTable, ReadingTable, SetAsideTable):
         execute("PRAGMA journal_size_limit = 4194304")
         (version,) = execute("PRAGMA user_version").fetchone()
         if version == 0:
-            schema = f"{DEVICE_SCHEMA} {_SCHEMA} {COMMAND_SCHEMA} {READING_SCHEMA} {SET_ASIDE_SCHEMA}"
+            schema = f"{DEVICE_SCHEMA} {_SCHEMA} {COMMAND_SCHEMA} {CLOCK_SCHEMA} {READING_SCHEMA} {SET_ASIDE_SCHEMA}"
             self._connection.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
         elif version != SCHEMA_VERSION:
             raise JournalError(f"journal {self.path} has version {version}, this release reads {SCHEMA_VERSION}")
@@ -150,17 +152,19 @@ class JournalStore(DeviceTable, CommandTable, ReadingTable, SetAsideTable):
     # --- messages -------------------------------------------------------------------------------------------
 
     def append(
-        self, device_id: str, boots: int, lane: Lane, occurred_at: int, payload: bytes, event_id: str | None
-    ) -> Row | None:
+        self, device_id: str, boots: int, lane: Lane, occurred_at: int, payload: bytes, event_id: str | None,
+        clock: int = 0,
+    ) -> Row | None:  # fmt: skip
         """Journal one message under the lane's next seq; None if its event is journalled already."""
         if event_id is not None and not self._see(device_id, event_id):
             return None
         ((seq,),) = self._connection.execute(
-            "UPDATE lane SET last_seq = last_seq + 1 WHERE device_id = ? AND lane = ? RETURNING last_seq",
-            (device_id, lane.value),
+            "UPDATE lane SET last_seq = last_seq + 1, row_count = row_count + 1, byte_count = byte_count + ?, "
+            "known_at = max(known_at, ?) WHERE device_id = ? AND lane = ? RETURNING last_seq",
+            (len(payload), 0 if clock else occurred_at, device_id, lane.value),
         ).fetchall()
-        row = Row(lane, seq, boots, occurred_at, payload, event_id)
-        self._insert(device_id, row)
+        row = Row(lane, seq, boots, occurred_at, payload, event_id, clock)
+        self._insert(device_id, row, counted=True)
         self._evict(device_id)
         return row
 
@@ -174,7 +178,8 @@ class JournalStore(DeviceTable, CommandTable, ReadingTable, SetAsideTable):
         if own is None:  # the database was set aside after the row was written
             self.register(device_id)
         if own is None or own[0] != storage_id:
-            self.append(device_id, row.boots if own else 0, row.lane, row.occurred_at, row.payload, row.event_id)
+            boots = row.boots if own else 0
+            self.append(device_id, boots, row.lane, row.occurred_at, row.payload, row.event_id, row.clock)
             return
         self._connection.execute(
             "UPDATE lane SET last_seq = max(last_seq, ?) WHERE device_id = ? AND lane = ?",
@@ -211,11 +216,13 @@ class JournalStore(DeviceTable, CommandTable, ReadingTable, SetAsideTable):
         """Recognise these (device id, event id) from now on."""
         self._connection.executemany("INSERT OR IGNORE INTO event_seen (device_id, event_id) VALUES (?, ?)", events)
 
-    def _insert(self, device_id: str, row: Row) -> None:
+    def _insert(self, device_id: str, row: Row, *, counted: bool = False) -> None:
         self._connection.execute(
-            "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (device_id, row.lane.value, row.seq, row.boots, row.occurred_at, row.event_id, row.payload),
+            "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (device_id, row.lane.value, row.seq, row.boots, row.occurred_at, row.event_id, row.payload, row.clock),
         )
+        if counted:  # together with its number
+            return
         self._connection.execute(
             "UPDATE lane SET row_count = row_count + 1, byte_count = byte_count + ? WHERE device_id = ? AND lane = ?",
             (len(row.payload), device_id, row.lane.value),
@@ -262,7 +269,7 @@ class JournalStore(DeviceTable, CommandTable, ReadingTable, SetAsideTable):
         return [
             Row(lane, *fields)
             for fields in self._connection.execute(
-                "SELECT seq, boots, occurred_at, payload, event_id FROM message "
+                "SELECT seq, boots, occurred_at, payload, event_id, clock FROM message "
                 "WHERE device_id = ? AND lane = ? AND seq > ? ORDER BY seq LIMIT ?",
                 (device_id, lane.value, after, limit),
             )

@@ -26,10 +26,13 @@ class Append:
     payload: bytes
     event_id: str | None
     reading_ids: Sequence[int] = ()
+    clock: int = 0
 
     def __call__(self, store: JournalStore) -> Row | None:
         """Inside the transaction."""
-        row = store.append(self.device_id, self.boots, self.lane, self.occurred_at, self.payload, self.event_id)
+        row = store.append(
+            self.device_id, self.boots, self.lane, self.occurred_at, self.payload, self.event_id, self.clock
+        )
         store.forget_readings(self.reading_ids)
         return row
 
@@ -47,7 +50,7 @@ class Resend:
         found = store.take_from_aside(self.number)
         if found is None:
             return None
-        return store.append(self.device_id, self.boots, found.lane, found.occurred_at, found.payload, None)
+        return store.append(self.device_id, self.boots, found.lane, found.occurred_at, found.payload, None, found.clock)
 
 
 class JournalWriter:
@@ -130,6 +133,7 @@ class JournalWriter:
             append.occurred_at,
             append.payload,
             append.event_id,
+            append.clock,
         )
         durable = self.reserve.keep(row)
         self.reserved += 1

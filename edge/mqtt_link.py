@@ -38,8 +38,13 @@ class BrokerAddress:
 class _CountingQueue(asyncio.Queue[aiomqtt.Message]):
     """What does not fit is refused loudly; the cloud repeats acknowledgements, and commands expire."""
 
+    def __init__(self, maxsize: int = 0, *, on_discarded: Callable[[], None] = lambda: None) -> None:
+        super().__init__(maxsize)
+        self.on_discarded = on_discarded
+
     def put_nowait(self, item: aiomqtt.Message) -> None:
         if self.full():
+            self.on_discarded()
             _log.error("more than %d messages from the cloud wait, one was discarded: %s", self.maxsize, item.topic)
         super().put_nowait(item)
 
@@ -51,6 +56,12 @@ def _cancellations() -> int:
     """
     task = asyncio.current_task()
     return task.cancelling() if task is not None else 0
+
+
+def _look_at(future: "asyncio.Future[None]") -> None:
+    """Or else every connection that breaks at the wrong moment puts a traceback into the log."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _end_if_cancelled_since(before: int) -> None:
@@ -108,12 +119,17 @@ class MqttLink:
             trusted_ms: the cloud's time, by which the dates of the broker's certificate are checked; None: not known.
             compact: telemetry in fewer bytes (`fleet.compact`), for devices that pay for each.
         """
+        self.discarded = 0
+        """Messages from the cloud that found no room here."""
         self._trusted_ms = trusted_ms
         self._compact = compact
         self._connect_s_max = connect_s_max
         self._device_id = device_id
         self._address = address
         self._tls = tls
+
+    def _note_discarded(self) -> None:
+        self.discarded += 1
 
     @asynccontextmanager
     async def connect(self, will: Status, keep_alive_s: int) -> AsyncIterator[Session]:
@@ -131,15 +147,17 @@ class MqttLink:
             tls_context=self._tls() if callable(self._tls) else self._tls,
             logger=told,
             max_queued_incoming_messages=_INCOMING_MAX,
-            queue_type=_CountingQueue,
+            queue_type=partial(_CountingQueue, on_discarded=self._note_discarded),  # type: ignore[arg-type]  # a factory
             will=aiomqtt.Will(up(self._device_id, UpChannel.STATUS), encode(will), qos=_QOS),
         )
+        client._disconnected.add_done_callback(_look_at)  # noqa: SLF001  # nobody does who is not just waiting for it
         try:
             try:
                 async with asyncio.timeout(2 * self._connect_s_max) as patience:
                     told.on_refusal = partial(patience.reschedule, 0.0)
                     try:
                         await client.__aenter__()
+                        client._disconnected.add_done_callback(_look_at)  # noqa: SLF001  # perhaps a new one
                     finally:
                         told.on_refusal = None
                     _end_if_cancelled_since(before)

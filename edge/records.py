@@ -6,7 +6,7 @@ from enum import Enum
 
 import msgspec
 
-from fleet.envelope import VERSION, Envelope, Lane, boot_epoch
+from fleet.envelope import VERSION, Envelope, Lane, TimeQuality, boot_epoch
 from fleet.messages import FINAL_REPLIES, Reason, ReplyStatus
 
 
@@ -32,7 +32,10 @@ class JournalReturnedError(JournalCorruptError):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One journalled message. Its generation is that of its device, granted possibly later than the row."""
+    """One journalled message. Its generation is that of its device, granted possibly later than the row.
+
+    `clock` 0: the time was trusted when it was stamped; otherwise the boot whose clock made the stamp.
+    """
 
     lane: Lane
     seq: int
@@ -40,8 +43,12 @@ class Row:
     occurred_at: int
     payload: bytes
     event_id: str | None = None
+    clock: int = 0
 
-    def envelope(self, kind: str, device_id: str, generation: int, evicted_from: int | None) -> Envelope:
+    def envelope(
+        self, kind: str, device_id: str, generation: int, evicted_from: int | None,
+        time_quality: TimeQuality = TimeQuality.EXACT,
+    ) -> Envelope:  # fmt: skip
         """The message as it travels."""
         return Envelope(
             VERSION,
@@ -53,6 +60,7 @@ class Row:
             self.occurred_at,
             msgspec.Raw(self.payload),
             evicted_from,
+            time_quality,
         )
 
 

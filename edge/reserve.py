@@ -36,11 +36,12 @@ class ReservedRow(msgspec.Struct, frozen=True):
     occurred_at: int
     payload: bytes
     event_id: str | None
+    clock: int = 0
 
     @property
     def row(self) -> Row:
         """The same as the database's rows."""
-        return Row(self.lane, self.seq, self.boots, self.occurred_at, self.payload, self.event_id)
+        return Row(self.lane, self.seq, self.boots, self.occurred_at, self.payload, self.event_id, self.clock)
 
 
 _decoder = msgspec.json.Decoder(ReservedRow)

@@ -9,7 +9,7 @@ the cloud had not acknowledged may come twice.
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -20,9 +20,9 @@ from fleet.envelope import BOOTS_PER_GENERATION, Lane
 Order = Literal["ASC", "DESC"]
 # In the key's own order and without a condition: a sorter would read all of it before the first row.
 _MESSAGES: Final[Mapping[Order, str]] = {
-    "ASC": "SELECT device_id, lane, seq, boots, occurred_at, payload, event_id FROM message "
+    "ASC": "SELECT device_id, lane, seq, boots, occurred_at, payload, event_id, clock FROM message "
     "ORDER BY device_id, lane, seq",
-    "DESC": "SELECT device_id, lane, seq, boots, occurred_at, payload, event_id FROM message "
+    "DESC": "SELECT device_id, lane, seq, boots, occurred_at, payload, event_id, clock FROM message "
     "ORDER BY device_id DESC, lane DESC, seq DESC",
 }
 _SEQ_MAX: Final = 2**53
@@ -38,21 +38,25 @@ class DamagedDatabase:
     def carry_into(self, store: JournalStore) -> int:
         """Put everything pending that can be read into `store`; how many messages and readings that were."""
         carried = 0
+        clocks: dict[str, int] = {}
         with suppress(sqlite3.Error), closing(sqlite3.connect(self.path)) as damaged:
             records = _records(damaged)
             pending = _pending(damaged)
             for device_id in sorted(records.keys() | pending.keys()):
                 rows = [pending[device_id][key] for key in sorted(pending.get(device_id, {}))]
                 record = _sound(records.get(device_id), rows)
+                clocks[device_id] = max((row.clock for row in rows), default=0)
                 if record is not None:
                     rows = [row for row in rows if row.seq > record.marks[row.lane]]
                     store.restore(record, rows)
                     carried += len(rows)
                 else:
                     carried += _append(store, device_id, rows)
-            readings = _rows(damaged, "SELECT device_id, at, payload FROM reading ORDER BY id", (str, int, bytes))
-            for device_id, at, payload in readings:
-                carried += len(store.keep_readings(device_id, [(at, payload)]))
+            query = "SELECT device_id, at, payload, clock FROM reading ORDER BY id"
+            for device_id, at, payload, clock in _rows(damaged, query, (str, int, bytes, int)):
+                carried += len(store.keep_readings(device_id, [(at, payload, clock)]))
+                clocks[device_id] = max(clocks.get(device_id, 0), clock)
+            _count_on(store, clocks)
             # So that what the hardware repeats is still recognised.
             seen = _rows(damaged, "SELECT device_id, event_id FROM event_seen ORDER BY id", (str, str))
             store.mark_seen((device_id, event_id) for device_id, event_id in seen)
@@ -96,13 +100,14 @@ def _records(damaged: sqlite3.Connection) -> dict[str, DeviceRecord]:
 
 def _pending(damaged: sqlite3.Connection) -> dict[str, dict[tuple[Lane, int], Row]]:
     """From both ends, up to the damaged page."""
-    types = (str, str, int, int, int, bytes, str | None)
+    types = (str, str, int, int, int, bytes, str | None, int)
     pending: dict[str, dict[tuple[Lane, int], Row]] = {}
     for order in ("ASC", "DESC"):
         for device_id, name, *fields in _rows(damaged, _MESSAGES[order], types):  # type: ignore[arg-type]
             with suppress(ValueError):
                 row = Row(Lane(name), *fields)
-                if 0 < row.seq <= _SEQ_MAX and row.boots >= 0 and row.occurred_at >= 0:
+                sound = row.boots >= 0 and row.occurred_at >= 0 and 0 <= row.clock < BOOTS_PER_GENERATION
+                if 0 < row.seq <= _SEQ_MAX and sound:
                     pending.setdefault(device_id, {})[row.lane, row.seq] = row
     return pending
 
@@ -124,8 +129,17 @@ def _sound(record: DeviceRecord | None, rows: list[Row]) -> DeviceRecord | None:
 def _append(store: JournalStore, device_id: str, rows: list[Row]) -> int:
     store.register(device_id)
     return sum(
-        store.append(device_id, 0, row.lane, row.occurred_at, row.payload, row.event_id) is not None for row in rows
+        store.append(device_id, 0, row.lane, row.occurred_at, row.payload, row.event_id, row.clock) is not None
+        for row in rows
     )
+
+
+def _count_on(store: JournalStore, clocks: dict[str, int]) -> None:
+    """No later start gets the number of one whose clock stamped what is here: it would read those times as its own."""
+    for device_id, clock in sorted(clocks.items()):
+        record = store.next_record(device_id)
+        if record.boots < clock < BOOTS_PER_GENERATION - 1:
+            store.adopt(replace(record, boots=clock))
 
 
 def set_database_aside(path: Path) -> DamagedDatabase:

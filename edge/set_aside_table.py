@@ -10,7 +10,7 @@ from fleet.envelope import Lane
 SET_ASIDE_SCHEMA: Final = """
 CREATE TABLE set_aside (
     id INTEGER PRIMARY KEY AUTOINCREMENT, device_id TEXT NOT NULL, lane TEXT NOT NULL, seq INTEGER NOT NULL,
-    occurred_at INTEGER NOT NULL, payload BLOB NOT NULL, reason TEXT NOT NULL
+    occurred_at INTEGER NOT NULL, payload BLOB NOT NULL, reason TEXT NOT NULL, clock INTEGER NOT NULL
 ) STRICT;
 """
 
@@ -26,6 +26,7 @@ class SetAside:
     occurred_at: int
     payload: bytes
     reason: str
+    clock: int = 0
 
 
 class SetAsideTable:
@@ -37,8 +38,8 @@ class SetAsideTable:
     def keep_aside(self, device_id: str, lane: Lane, seq: int, reason: str) -> None:
         """Copy a pending message with the reason; beyond the bound the oldest copies go."""
         self._connection.execute(
-            "INSERT INTO set_aside (device_id, lane, seq, occurred_at, payload, reason) "
-            "SELECT device_id, lane, seq, occurred_at, payload, ? FROM message "
+            "INSERT INTO set_aside (device_id, lane, seq, occurred_at, payload, reason, clock) "
+            "SELECT device_id, lane, seq, occurred_at, payload, ?, clock FROM message "
             "WHERE device_id = ? AND lane = ? AND seq = ?",
             (reason, device_id, lane.value, seq),
         )
@@ -52,7 +53,7 @@ class SetAsideTable:
         return [
             SetAside(number, device_id, Lane(lane), *rest)
             for number, device_id, lane, *rest in self._connection.execute(
-                "SELECT id, device_id, lane, seq, occurred_at, payload, reason FROM set_aside WHERE id > ? "
+                "SELECT id, device_id, lane, seq, occurred_at, payload, reason, clock FROM set_aside WHERE id > ? "
                 "ORDER BY id LIMIT ?",
                 (after, limit),
             )

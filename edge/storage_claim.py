@@ -2,7 +2,8 @@
 
 A storage may be set back: restored from a copy, or on a card that lost its last writes. Its numbers then stand for
 other messages in the cloud than here. The fences tell both apart: nothing above them was sent since the cloud last
-confirmed this storage, so a mark beyond them is not ours, and below them both states are the same.
+confirmed this storage, so a mark beyond them is not ours, and below them both states are the same. Emergencies alone
+leave before that; whether those the cloud has are ours, the content of the last one tells.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from contextlib import suppress
 
 from edge.journal import Journal
 from edge.records import DeviceRecord, JournalFullError
-from fleet.envelope import Lane
+from fleet.envelope import Lane, Welcome, content_digest
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +39,20 @@ class StorageClaim:
         that left before the cloud confirmed this storage: their numbers may be another state's.
         """
         return mark > max(self._fences[lane], highest_taken if self.confirmed else 0)
+
+    async def recognises(self, welcome: Welcome, kind_name: str, generation: int) -> bool:
+        """Whether the last emergency that the cloud has is here, sent by an earlier start before any welcome.
+
+        What lies before a message that is the same here and there is the same, too: a journal is only added to.
+        """
+        mark = welcome.marks.get(Lane.EMERGENCY, 0)
+        if not welcome.emergency_digest or welcome.generation != generation:
+            return False
+        found = await self._journal.pending(self._device_id, Lane.EMERGENCY, mark - 1, 1)
+        if not found or found[0].seq != mark:
+            return False
+        ours = found[0].envelope(kind_name, self._device_id, generation, None)
+        return content_digest(ours) == welcome.emergency_digest
 
     async def wait(self, most_s: float) -> None:
         """Until the cloud has said where this storage stands, at most `most_s`."""

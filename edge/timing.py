@@ -22,7 +22,10 @@ class Timing:
     """Emergencies may all be under way at once, as many as the journal keeps."""
     resend_first_s: Mapping[Lane, float] = field(default_factory=lambda: _per_lane(1.0, 2.0, 5.0))
     """Silence after which the oldest unacknowledged message goes out again; doubles up to `resend_most_s`."""
-    resend_most_s: Mapping[Lane, float] = field(default_factory=lambda: _per_lane(2.0, 15.0, 30.0))
+    urgent_resends: int = 3
+    """So many times emergencies are sent again quickly; then their pauses double, too, and are spread widely: a cloud
+    that is too slow is not made slower by all of them at once. Each welcome lets them out of a long pause."""
+    resend_most_s: Mapping[Lane, float] = field(default_factory=lambda: _per_lane(8.0, 15.0, 30.0))
     stuck_strikes_max: int = 8
     """Resends of one message after which the cloud answered a hello and still did not take it …"""
     stuck_s: Mapping[Lane, float] = field(default_factory=lambda: _per_lane(math.inf, 600.0, 600.0))

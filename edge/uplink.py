@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Final
 
 from edge.acknowledgements import is_genuine, keep_refused
+from edge.boot_clocks import BootClocks
 from edge.command_keys import TrustedKeys
 from edge.journal import Journal
 from edge.link import LinkError, RenewConnectionError, Session
@@ -21,6 +22,7 @@ from edge.records import DeviceRecord, JournalFullError, Row
 from edge.storage_claim import StorageClaim
 from edge.timing import Timing
 from edge.trusted_time import TrustedTime
+from edge.wake import Wake
 from edge.window import LaneWindow, Outgoing
 from fleet.clock import Clock
 from fleet.envelope import VERSION, Acknowledgement, Hello, Lane, Status, Welcome, boot_epoch, encode
@@ -48,6 +50,7 @@ class Uplink:
         timing: Timing,
         keys: TrustedKeys,
         trusted_time: TrustedTime,
+        clocks: BootClocks,
         firmware: str,
         boot_id: str,
         certificate: Callable[[], str],
@@ -70,6 +73,7 @@ class Uplink:
         self._timing = timing
         self._keys = keys
         self._trusted_time = trusted_time
+        self._clocks = clocks
         self._firmware = firmware
         self._boot_id = boot_id
         self._certificate = certificate
@@ -79,14 +83,14 @@ class Uplink:
             lane: LaneWindow(lane, timing, record.marks[lane], lambda: randomness.uniform(0.9, 1.1)) for lane in Lane
         }
         self._claim = StorageClaim(record, journal)
-        self._wakes = {lane: asyncio.Event() for lane in Lane}
+        self._wakes = {lane: Wake() for lane in Lane}
         self._renumbering = False
         self._numbering = 0
         self._nonce = ""
         self._hello_sent_s = float("-inf")
         self._hello_wanted = asyncio.Event()
         self._welcome_came = asyncio.Event()
-        self._renew = False
+        self._renew = asyncio.Event()
         self._connection = 0
         self._urgent_s = timing.urgent_s
         self.emergency_waiting = asyncio.Event()
@@ -135,14 +139,16 @@ class Uplink:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._welcome_came.wait()
-            if self._renew:
-                self._renew = False
+            if self._renew.is_set():
+                self._renew.clear()
                 raise RenewConnectionError("a new generation was granted")
             if self._welcome_came.is_set():
                 pause_s = self._timing.hello_retry_s
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._timing.hello_renew_s):
                         await self._hello_wanted.wait()
+                if self._renew.is_set():
+                    continue
                 await asyncio.sleep(
                     max(0.0, self._hello_sent_s + self._timing.hello_retry_s - self._clock.monotonic_s())
                 )
@@ -155,25 +161,11 @@ class Uplink:
         self._welcome_came.clear()
         self._nonce = secrets.token_hex(16)
         self._hello_sent_s = self._clock.monotonic_s()
-        await self._put(
-            session,
-            UpChannel.HELLO,
-            encode(
-                Hello(
-                    VERSION,
-                    self._kind_name,
-                    self.device_id,
-                    self._claim.storage_id,
-                    self.generation,
-                    self._record.boots,
-                    self._nonce,
-                    self._firmware,
-                    self._boot_id,
-                    self._certificate(),
-                    command_keys=self._keys.ids,
-                )
-            ),
-        )
+        hello = Hello(
+            VERSION, self._kind_name, self.device_id, self._claim.storage_id, self.generation, self._record.boots,
+            self._nonce, self._firmware, self._boot_id, self._certificate(), command_keys=self._keys.ids,
+        )  # fmt: skip
+        await self._put(session, UpChannel.HELLO, encode(hello))
 
     async def _send_lane(self, session: Session, lane: Lane) -> None:
         window, wake = self._windows[lane], self._wakes[lane]
@@ -188,7 +180,8 @@ class Uplink:
             if outgoing is None:
                 if lane is Lane.EMERGENCY:
                     self._wake_others()
-                await self._sleep_until(window.deadline_s, wake)
+                deadline_s = window.deadline_s
+                await wake.wait(None if deadline_s is None else deadline_s - self._clock.monotonic_s())
             else:
                 await self._publish(session, lane, outgoing)
 
@@ -226,7 +219,8 @@ class Uplink:
         return self.welcomed and not self._windows[Lane.EMERGENCY].waiting
 
     async def _publish(self, session: Session, lane: Lane, outgoing: Outgoing) -> None:
-        envelope = outgoing.row.envelope(self._kind_name, self.device_id, self.generation, outgoing.evicted_from)
+        row, quality = self._clocks.read(outgoing.row)
+        envelope = row.envelope(self._kind_name, self.device_id, self.generation, outgoing.evicted_from, quality)
         self.counts["resent" if outgoing.repeated else "sent"] += 1
         numbering = self._numbering
         await self._put(session, CHANNELS[lane], encode(envelope))
@@ -236,18 +230,16 @@ class Uplink:
 
     async def _put(self, session: Session, channel: UpChannel, data: bytes) -> None:
         """Publish; with an emergency waiting, a broker that does not answer soon counts as gone."""
+        if not self.emergency_waiting.is_set():
+            await session.publish(channel, data)
+            return
         try:
-            async with asyncio.timeout(self._urgent_s if self.emergency_waiting.is_set() else None):
+            async with asyncio.timeout(self._urgent_s):
                 await session.publish(channel, data)
         except TimeoutError as error:
             self.counts["publishes_given_up"] += 1
             self._urgent_s = min(self._timing.urgent_most_s, 2 * self._urgent_s)
             raise LinkError("the broker does not answer, and an emergency is waiting") from error
-
-    async def _sleep_until(self, deadline_s: float | None, wake: asyncio.Event) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(None if deadline_s is None else deadline_s - self._clock.monotonic_s()):
-                await wake.wait()
 
     def _wake_others(self) -> None:
         for lane in (Lane.EVENT, Lane.TELEMETRY):
@@ -278,6 +270,8 @@ class Uplink:
         if acknowledgement.greet or (acknowledgement.signature and not genuine):  # perhaps the keys were changed
             self.ask_time()
         now_s = self._clock.monotonic_s()
+        if acknowledgement.greet:  # perhaps nobody listened for a while, and what was sent then is nowhere
+            self._windows[Lane.EMERGENCY].send_all_again(now_s)
         self._believe(acknowledgement, Lane if genuine else (Lane.TELEMETRY,), now_s)
         for lane in acknowledgement.resend:
             if acknowledgement.marks.get(lane, self._windows[lane].mark) < self._windows[lane].mark:
@@ -340,13 +334,22 @@ class Uplink:
             settled = await self._continue(welcome)
         else:
             settled = await self._renumber(welcome)
-        self.welcomed = settled and not self._renew
+        if not await self._clocks.settle():
+            self.counts["clocks_unsettled"] += 1
+            self._hello_wanted.set()
+            settled = False
+        self.welcomed = settled and not self._renew.is_set()
         self._welcome_came.set()
+        if self._renew.is_set():  # whoever renews the connection may have taken an earlier welcome for the last word
+            self._hello_wanted.set()
         self._wake_all()
 
     async def _continue(self, welcome: Welcome) -> bool:
         """The cloud knows this storage id; False if it knows a later state of it, which this one cannot go on from."""
-        if self._claim.ends or any(self._is_of_lost_storage(lane, welcome.marks.get(lane, 0)) for lane in Lane):
+        behind = {lane for lane in Lane if self._is_of_lost_storage(lane, welcome.marks.get(lane, 0))}
+        if behind == {Lane.EMERGENCY} and await self._claim.recognises(welcome, self._kind_name, self.generation):
+            behind.clear()
+        if self._claim.ends or behind:
             return await self._begin_storage(welcome)
         if welcome.generation != self.generation:
             return await self._renumber(welcome)
@@ -383,7 +386,8 @@ class Uplink:
         finally:
             self._renumbering = False
         self._numbering += 1
-        self._renew = welcome.generation != self.generation
+        if welcome.generation != self.generation:
+            self._renew.set()
         self.generation = welcome.generation
         for lane in Lane:
             self._windows[lane].reload(welcome.marks.get(lane, 0))

@@ -1,7 +1,6 @@
 """What the watchdog and `fleet edge status` look at: progress of the line task and what the line said last."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 ERROR_CHARACTERS_MAX = 200
@@ -18,14 +17,13 @@ class LineVitals:
     error: str = ""
     _busy_since_s: float | None = field(default=None, init=False)
 
-    @contextmanager
-    def working(self) -> Iterator[None]:
+    def working(self) -> "_Working":
         """Around everything that is not waiting for the hardware: it must end."""
-        self._busy_since_s = self.monotonic_s()
-        try:
-            yield
-        finally:
-            self._busy_since_s = None
+        return _Working(self)
+
+    def busy(self, since_s: float | None) -> None:
+        """A piece of work began then; None: it is done."""
+        self._busy_since_s = since_s
 
     @property
     def busy_s(self) -> float:
@@ -48,3 +46,18 @@ class LineVitals:
         """The other end is gone; without an error of its own."""
         if self.is_open:
             self.is_open, self.error = False, "the line ended"
+
+
+class _Working:
+    """A class, because a generator for every chunk of bytes costs three times as much."""
+
+    __slots__ = ("_vitals",)
+
+    def __init__(self, vitals: LineVitals) -> None:
+        self._vitals = vitals
+
+    def __enter__(self) -> None:
+        self._vitals.busy(self._vitals.monotonic_s())
+
+    def __exit__(self, *_: object) -> None:
+        self._vitals.busy(None)

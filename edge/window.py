@@ -57,6 +57,7 @@ class LaneWindow:
         self._claimable = mark
         self._stuck_since_s: float | None = None
         self._went_back_s = float("-inf")
+        self._sent_again_s = float("-inf")
         self._raised_s = float("-inf")
         self.deadline_s: float | None = None
         """When `expire` wants to be called."""
@@ -141,9 +142,14 @@ class LaneWindow:
 
     def _patience_s(self) -> float:
         first, most = self._timing.resend_first_s[self.lane], self._timing.resend_most_s[self.lane]
-        seconds = min(most, first * 2.0 ** min(self._timeouts, 16))
+        doublings = min(self._timeouts, 16)
+        if self._urgent:
+            doublings = max(min(doublings, 1), doublings - self._timing.urgent_resends)
+        seconds = min(most, first * 2.0**doublings)
         if self._urgent and self._timeouts:  # bounds the rate at which many go out again
             seconds *= max(1.0, len(self._rows) / self._timing.window_messages_max)
+        if self._urgent and self._timeouts > self._timing.urgent_resends:
+            seconds *= self._jitter() ** 4
         return seconds * self._jitter()
 
     def restart(self) -> None:
@@ -205,6 +211,13 @@ class LaneWindow:
         self._sent = 0
         return True
 
+    def send_all_again(self, now_s: float) -> None:
+        """There is a reason to, and no need to wait for the deadline; at most once per `hello_retry_s`."""
+        if now_s - self._sent_again_s >= self._timing.hello_retry_s:
+            self._sent_again_s = now_s
+            self._timeouts = self._sent = 0
+            self.deadline_s = None
+
     def settle(self, mark: int, asked_s: float, now_s: float) -> list[Row]:
         """The cloud's mark from the welcome to a hello of `asked_s`; counts strikes.
 
@@ -214,6 +227,8 @@ class LaneWindow:
         if self._timed_out_since_proof and mark <= self.mark:
             self.strikes += 1
             self._timed_out_since_proof = False
+            if self._urgent and self._timeouts > self._timing.urgent_resends:  # it hears us: out of the long pause
+                self._sent, self.deadline_s = 0, None
         if mark < self.mark and self._raised_s < asked_s:
             self.mark = mark
             self.restart()

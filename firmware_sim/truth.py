@@ -12,6 +12,7 @@ One line: `at_ms` (business time), `real_s` (monotonic real seconds, for latenci
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
@@ -47,6 +48,12 @@ class TruthSink(Protocol):
     def write(self, lines: bytes) -> None: ...
 
 
+class TruthListener(Protocol):
+    """Hears lines as they are, for whoever keeps no log of them: then nothing is encoded."""
+
+    def hear(self, lines: Sequence[TruthLine]) -> None: ...
+
+
 class TruthMemory:
     """Keeps the log in memory: for virtual time and tests."""
 
@@ -59,6 +66,13 @@ class TruthMemory:
     def lines(self) -> list[TruthLine]:
         """The log, decoded."""
         return decode_lines(bytes(self.content))
+
+
+class TruthUnwritten:
+    """Keeps nothing and costs nothing: for worlds of many days, whose truth is asked for by `World.snapshot`."""
+
+    def write(self, lines: bytes) -> None:
+        """Whoever calls it did not ask whether the log is wanted (see `World`)."""
 
 
 class TruthFile:

@@ -18,7 +18,7 @@ import devices
 from firmware_sim.line import LineFault, MemoryLine
 from firmware_sim.scenario import Scenario, scenario_named
 from firmware_sim.script import Script
-from firmware_sim.truth import LineState, TruthLine, TruthMemory, TruthSink, encode_line
+from firmware_sim.truth import LineState, TruthLine, TruthListener, TruthMemory, TruthSink, TruthUnwritten, encode_line
 from fleet.clock import MILLISECONDS_PER_SECOND, Clock
 from fleet.kind import Simulator, SimulatorOutput, SimulatorRole, Site, Truth
 
@@ -56,6 +56,7 @@ class World:
         started_ms: business ms at which it begins.
         scenario: a `Scenario` or the name of one.
         truth: takes the truth log; in memory by default.
+        listener: hears the truth as it is; then no log is written.
         clock: real time for `from_driver`, `act` and the log's `real_s`; without one the world runs on virtual time.
     """
 
@@ -68,13 +69,16 @@ class World:
         scenario: Scenario | str = "quiet",
         *,
         truth: TruthSink | None = None,
+        listener: TruthListener | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.seed = seed
         self.started_ms = self._now_ms = started_ms
         self.scenario = scenario_named(scenario) if isinstance(scenario, str) else scenario
         self.truth: TruthSink = TruthMemory() if truth is None else truth
+        self._listener = listener
         self.steps = 0
+        self._is_logged = not isinstance(self.truth, TruthUnwritten)
         self._clock = clock
         self._units: dict[str, _Unit] = {}
         self._due: list[tuple[int, str]] = []
@@ -264,11 +268,13 @@ class World:
 
     def _emit(self, unit: _Unit, output: SimulatorOutput) -> None:
         arriving, line_state = self._through_line(unit, output.to_driver)
-        if output.truths:
+        if output.truths and self._is_logged:
             real_s = self._real_s()
-            self.truth.write(
-                b"".join(encode_line(TruthLine.of(truth, real_s, unit.kind, line_state)) for truth in output.truths)
-            )
+            lines = [TruthLine.of(truth, real_s, unit.kind, line_state) for truth in output.truths]
+            if self._listener is not None:
+                self._listener.hear(lines)
+            else:
+                self.truth.write(b"".join(map(encode_line, lines)))
         if not arriving:
             return
         outermost, self._busy = not self._busy, True

@@ -6,6 +6,7 @@ cloud accepts exactly the next one and asks again for anything else (ADR 0002). 
 storage is granted the next generation, so it never repeats a key.
 """
 
+import hashlib
 from enum import StrEnum
 from typing import Annotated, Final, TypeVar
 
@@ -41,6 +42,16 @@ class Lane(StrEnum):
     TELEMETRY = "telemetry"
 
 
+class TimeQuality(StrEnum):
+    """How sure a time stamp is."""
+
+    EXACT = ""
+    CORRECTED = "corrected"
+    """Made before the device knew the time, corrected since."""
+    UNCERTAIN = "uncertain"
+    """The device did not know the time, and nobody can say by how much it was off; the order holds."""
+
+
 class EnvelopeError(ValueError):
     """Bytes that are no envelope; nothing in them can be acknowledged."""
 
@@ -50,6 +61,7 @@ class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
     `occurred_at` is the device's own time in ms since the epoch. `evicted_from` is set when the
     device had to discard the messages `evicted_from … seq - 1` of this lane before this one.
+    `time_quality` speaks of `occurred_at` and of the readings' times.
     """
 
     version: int
@@ -61,6 +73,7 @@ class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     occurred_at: EpochMs
     payload: msgspec.Raw
     evicted_from: Seq | None = None
+    time_quality: TimeQuality = TimeQuality.EXACT
 
     @property
     def generation(self) -> int:
@@ -122,6 +135,8 @@ class Welcome(
     signature: str = ""
     command_keys: CommandKeys | None = None
     """Set when the hello listed other keys than these."""
+    emergency_digest: Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?$")] = ""
+    """`content_digest` of the emergency at `marks["emergency"]`; empty if the cloud doesn't know it."""
 
 
 Downlink = Acknowledgement | Welcome
@@ -161,6 +176,12 @@ def boot_epoch(generation: int, boots: int) -> int:
     if not 0 <= boots < BOOTS_PER_GENERATION:
         raise ValueError(f"boot count {boots} is outside 0 … {BOOTS_PER_GENERATION - 1}")
     return generation * BOOTS_PER_GENERATION + boots
+
+
+def content_digest(envelope: Envelope) -> str:
+    """Tells whether two messages under one number are the same one; the time stamp may be corrected in between."""
+    start = f"{envelope.boot_epoch} {envelope.lane.value} {envelope.seq} ".encode()
+    return hashlib.blake2b(start + bytes(envelope.payload), digest_size=16).hexdigest()
 
 
 _encoder = msgspec.json.Encoder()

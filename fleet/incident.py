@@ -16,20 +16,32 @@ class Priority(StrEnum):
 
 
 class AlarmState(StrEnum):
-    """ISA-18.2 alarm states; shelving and suppression come with the alarm desk."""
+    """Is it true, and has a person seen it? After ISA-18.2 / IEC 62682. Whether it is shown is `AlarmView`.
+
+    The latched states are for alarms whose trace a return does not remove: somebody inspects the device on site.
+    """
 
     NORMAL = "normal"
     UNACKNOWLEDGED = "unacknowledged"
     ACKNOWLEDGED = "acknowledged"
     RETURNED_UNACKNOWLEDGED = "returned_unacknowledged"
+    LATCHED_UNACKNOWLEDGED = "latched_unacknowledged"
+    LATCHED_ACKNOWLEDGED = "latched_acknowledged"
 
 
 class AlarmEvent(StrEnum):
-    """What moves an alarm: the process (activate, return) or a person (acknowledge)."""
+    """What moves an alarm: the process, its re-alarm time, or a person.
+
+    `return_latched` is the return of an alarm that latches; `realarm` says it again because it is still true;
+    `reset` is said by who inspected the device on site.
+    """
 
     ACTIVATE = "activate"
     RETURN = "return"
+    RETURN_LATCHED = "return_latched"
+    REALARM = "realarm"
     ACKNOWLEDGE = "acknowledge"
+    RESET = "reset"
 
 
 ALARM: Final = Lifecycle[AlarmState, AlarmEvent](
@@ -38,10 +50,95 @@ ALARM: Final = Lifecycle[AlarmState, AlarmEvent](
     table={
         (AlarmState.NORMAL, AlarmEvent.ACTIVATE): AlarmState.UNACKNOWLEDGED,
         (AlarmState.UNACKNOWLEDGED, AlarmEvent.ACKNOWLEDGE): AlarmState.ACKNOWLEDGED,
+        (AlarmState.UNACKNOWLEDGED, AlarmEvent.REALARM): AlarmState.UNACKNOWLEDGED,
+        (AlarmState.ACKNOWLEDGED, AlarmEvent.REALARM): AlarmState.UNACKNOWLEDGED,
         (AlarmState.UNACKNOWLEDGED, AlarmEvent.RETURN): AlarmState.RETURNED_UNACKNOWLEDGED,
         (AlarmState.ACKNOWLEDGED, AlarmEvent.RETURN): AlarmState.NORMAL,
         (AlarmState.RETURNED_UNACKNOWLEDGED, AlarmEvent.ACTIVATE): AlarmState.UNACKNOWLEDGED,
         (AlarmState.RETURNED_UNACKNOWLEDGED, AlarmEvent.ACKNOWLEDGE): AlarmState.NORMAL,
+        (AlarmState.UNACKNOWLEDGED, AlarmEvent.RETURN_LATCHED): AlarmState.LATCHED_UNACKNOWLEDGED,
+        (AlarmState.ACKNOWLEDGED, AlarmEvent.RETURN_LATCHED): AlarmState.LATCHED_ACKNOWLEDGED,
+        (AlarmState.LATCHED_UNACKNOWLEDGED, AlarmEvent.ACTIVATE): AlarmState.UNACKNOWLEDGED,
+        (AlarmState.LATCHED_ACKNOWLEDGED, AlarmEvent.ACTIVATE): AlarmState.UNACKNOWLEDGED,
+        (AlarmState.LATCHED_UNACKNOWLEDGED, AlarmEvent.ACKNOWLEDGE): AlarmState.LATCHED_ACKNOWLEDGED,
+        (AlarmState.LATCHED_ACKNOWLEDGED, AlarmEvent.RESET): AlarmState.NORMAL,
+    },
+)
+
+ALARM_TRUE: Final = frozenset({AlarmState.UNACKNOWLEDGED, AlarmState.ACKNOWLEDGED})
+"""States in which the alarm's condition holds (its delays are over)."""
+ALARM_UNSEEN: Final = frozenset(
+    {AlarmState.UNACKNOWLEDGED, AlarmState.RETURNED_UNACKNOWLEDGED, AlarmState.LATCHED_UNACKNOWLEDGED}
+)
+"""States that a person can acknowledge."""
+
+
+class AlarmView(StrEnum):
+    """Whether people are shown an alarm, and if not, why: the strongest reason of those in force (ADR 0022)."""
+
+    SHOWN = "shown"
+    SHELVED = "shelved"
+    SUPPRESSED_BY_DESIGN = "suppressed_by_design"
+    OUT_OF_SERVICE = "out_of_service"
+
+
+class ViewEvent(StrEnum):
+    """A reason to hide begins to be the strongest one, or the last one ended."""
+
+    SHOW = "show"
+    SHELVE = "shelve"
+    SUPPRESS = "suppress"
+    TAKE_OUT_OF_SERVICE = "take_out_of_service"
+
+
+ALARM_VIEW: Final = Lifecycle[AlarmView, ViewEvent](
+    name="alarm view",
+    initial=AlarmView.SHOWN,
+    table={
+        (AlarmView.SHOWN, ViewEvent.SHELVE): AlarmView.SHELVED,
+        (AlarmView.SHOWN, ViewEvent.SUPPRESS): AlarmView.SUPPRESSED_BY_DESIGN,
+        (AlarmView.SHOWN, ViewEvent.TAKE_OUT_OF_SERVICE): AlarmView.OUT_OF_SERVICE,
+        (AlarmView.SHELVED, ViewEvent.SUPPRESS): AlarmView.SUPPRESSED_BY_DESIGN,
+        (AlarmView.SHELVED, ViewEvent.TAKE_OUT_OF_SERVICE): AlarmView.OUT_OF_SERVICE,
+        (AlarmView.SHELVED, ViewEvent.SHOW): AlarmView.SHOWN,
+        (AlarmView.SUPPRESSED_BY_DESIGN, ViewEvent.SHELVE): AlarmView.SHELVED,
+        (AlarmView.SUPPRESSED_BY_DESIGN, ViewEvent.TAKE_OUT_OF_SERVICE): AlarmView.OUT_OF_SERVICE,
+        (AlarmView.SUPPRESSED_BY_DESIGN, ViewEvent.SHOW): AlarmView.SHOWN,
+        (AlarmView.OUT_OF_SERVICE, ViewEvent.SHELVE): AlarmView.SHELVED,
+        (AlarmView.OUT_OF_SERVICE, ViewEvent.SUPPRESS): AlarmView.SUPPRESSED_BY_DESIGN,
+        (AlarmView.OUT_OF_SERVICE, ViewEvent.SHOW): AlarmView.SHOWN,
+    },
+)
+
+
+class IncidentState(StrEnum):
+    """Many alarms with one cause, told as one."""
+
+    OPEN = "open"
+    ACKNOWLEDGED = "acknowledged"
+    ENDED = "ended"
+
+
+class IncidentEvent(StrEnum):
+    """`grow`: a further alarm belongs to it, or one of its alarms came back; `end`: all of its alarms returned."""
+
+    GROW = "grow"
+    ACKNOWLEDGE = "acknowledge"
+    END = "end"
+
+
+INCIDENT: Final = Lifecycle[IncidentState, IncidentEvent](
+    name="incident",
+    initial=IncidentState.OPEN,
+    table={
+        (IncidentState.OPEN, IncidentEvent.GROW): IncidentState.OPEN,
+        (IncidentState.OPEN, IncidentEvent.ACKNOWLEDGE): IncidentState.ACKNOWLEDGED,
+        (IncidentState.OPEN, IncidentEvent.END): IncidentState.ENDED,
+        (IncidentState.ACKNOWLEDGED, IncidentEvent.GROW): IncidentState.OPEN,
+        (IncidentState.ACKNOWLEDGED, IncidentEvent.ACKNOWLEDGE): IncidentState.ACKNOWLEDGED,
+        (IncidentState.ACKNOWLEDGED, IncidentEvent.END): IncidentState.ENDED,
+        (IncidentState.ENDED, IncidentEvent.GROW): IncidentState.OPEN,
+        (IncidentState.ENDED, IncidentEvent.ACKNOWLEDGE): IncidentState.ENDED,  # what returned unseen is seen now
     },
 )
 
@@ -137,6 +234,8 @@ ORDER: Final = Lifecycle[OrderState, OrderEvent](
         (OrderState.ACCEPTED, OrderEvent.TRAVEL): OrderState.TRAVELLING,
         (OrderState.TRAVELLING, OrderEvent.START): OrderState.IN_PROGRESS,
         (OrderState.IN_PROGRESS, OrderEvent.COMPLETE): OrderState.DONE,
+        (OrderState.ACCEPTED, OrderEvent.GIVE_UP): OrderState.CANNOT_COMPLETE,  # some things show before one is there
+        (OrderState.TRAVELLING, OrderEvent.GIVE_UP): OrderState.CANNOT_COMPLETE,
         (OrderState.IN_PROGRESS, OrderEvent.GIVE_UP): OrderState.CANNOT_COMPLETE,
         (OrderState.CANNOT_COMPLETE, OrderEvent.RELEASE): OrderState.DISPATCHABLE,
         (OrderState.ON_HOLD, OrderEvent.RESUME): OrderState.DISPATCHABLE,

@@ -15,7 +15,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Final, Literal, Protocol
 
 import msgspec
 
@@ -135,12 +135,20 @@ Condition = Threshold | Flag | When
 Skill = Literal["repair", "restock", "battery", "rebalance", "inspection"]
 
 
+NOT_HEARD: Final = ("silent", "no_readings")
+"""Keys of the alarms that every kind has (`cloud.rules.conditions`) while which nothing new is known of a device."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlarmDefinition:
     """One alarm of a kind: an alarm without an action for a person is no alarm.
 
     `on_delay_s` / `off_delay_s`: the condition must hold (or be gone) for so long, in the readings' own time.
     `skill`: makes one work order for this skill per occurrence; None tells people only.
+    `realarm_s`: people are told again while it is true, so long after they were told or somebody acknowledged it.
+    `latching`: once true it stays until somebody says that the device was inspected on site.
+    `suppressed_by`: keys of alarms of the same device; while one of them is true, this one is hidden (it follows
+    from it, or cannot be trusted), and is announced again if it is still true afterwards.
     """
 
     key: str
@@ -154,6 +162,9 @@ class AlarmDefinition:
     on_delay_s: float = 0.0
     off_delay_s: float = 0.0
     skill: Skill | None = None
+    realarm_s: float | None = None
+    latching: bool = False
+    suppressed_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fleet.incident import Priority
-from fleet.kind import AlarmDefinition, Condition, Skill, Text
+from fleet.kind import NOT_HEARD, AlarmDefinition, Condition, Skill, Text
 
 ALARM_PREFIX: Final = "sensor_"
 
@@ -61,4 +61,5 @@ def no_values_alarm(
         on_delay_s=0.0 if sensor.age_field else sensor.stale_after_s,  # such a condition waits for the age itself
         off_delay_s=60.0,
         skill=skill,
+        suppressed_by=NOT_HEARD,
     )

@@ -130,6 +130,8 @@ def welcome_bytes(welcome: Welcome, device_id: str) -> bytes:
     }
     if welcome.command_keys is not None:
         unsigned["command_keys"] = welcome.command_keys
+    if welcome.emergency_digest:
+        unsigned["emergency_digest"] = welcome.emergency_digest
     return _WELCOME_CONTEXT + msgspec.json.encode(unsigned, order="sorted")
 
 

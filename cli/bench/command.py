@@ -54,6 +54,20 @@ def ingest(
 
 
 @app.command()
+def outage(
+    messages: Annotated[int, typer.Option(min=1_600, help="Telemetry messages of the simulated day.")] = 1_200_000,
+    as_json: JsonOption = False,
+) -> None:
+    """A day of telemetry while a real InfluxDB is down or refuses; then everything must be there, once.
+
+    Example: [bold]fleet bench outage --messages 1200000 --json[/bold]
+    """
+    from cli.bench.outage import measure
+
+    _run("a day without InfluxDB", lambda directory: measure(directory, messages), as_json=as_json)
+
+
+@app.command()
 def press(
     seconds: Annotated[float, typer.Option(min=5, help="How long presses come.")] = 60.0,
     flood: Annotated[float, typer.Option(min=0, help="Telemetry messages per second beside them.")] = 5_000.0,
@@ -66,6 +80,38 @@ def press(
     from cli.bench.press import measure
 
     _run("measuring press to notified", lambda directory: measure(directory, seconds, flood), as_json=as_json)
+
+
+@app.command()
+def storm(
+    storms: Annotated[int, typer.Option(min=1, max=100, help="How often all buttons are pressed.")] = 6,
+    within_s: Annotated[float, typer.Option(min=0.1, max=60, help="In which time all of them are pressed.")] = 1.0,
+    as_json: JsonOption = False,
+) -> None:
+    """All 190 emergency buttons within one second: press → notification accepted, p99.9 and the slowest.
+
+    Goal: p99.9 within 2 s and none above 5 s (`goal_held`).
+
+    Example: [bold]fleet bench storm --storms 6 --json[/bold]
+    """
+    from cli.bench.storm import measure
+
+    _run("pressing every button", lambda directory: measure(directory, storms, within_s), as_json=as_json)
+
+
+@app.command("flood")
+def flood_of_alarms(
+    devices: Annotated[int, typer.Option(min=20, max=2_000, help="Devices that drop at once.")] = 390,
+    presses: Annotated[int, typer.Option(min=5, max=200, help="Rooms in which somebody presses meanwhile.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """All devices drop at once: notifications per person and channel in ten minutes, and what a press waits.
+
+    Example: [bold]fleet bench flood --json[/bold]
+    """
+    from cli.bench.flood import measure
+
+    _run("measuring a flood of alarms", lambda directory: measure(directory, devices, presses), as_json=as_json)
 
 
 @app.command()
@@ -174,3 +220,19 @@ def revoke(
     from cli.bench.revoke import measure
 
     _run("measuring revocation", lambda directory: measure(directory, devices, revoked), as_json=as_json)
+
+
+@app.command()
+def plan(
+    jobs: Annotated[int, typer.Option(min=1, max=2000, help="Open jobs of all kinds.")] = 60,
+    crews: Annotated[int, typer.Option(min=1, max=100, help="People with a van.")] = 4,
+    runs: Annotated[int, typer.Option(min=1, max=200, help="Days to plan.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Seconds to plan a day's rounds in the solver's process, kilometres, what no round takes, broken rules.
+
+    Example: [bold]fleet bench plan --jobs 390 --crews 12 --runs 5 --json[/bold]
+    """
+    from cli.bench.plan import measure
+
+    _run("planning", lambda _: measure(jobs, crews, runs), as_json=as_json)

@@ -58,12 +58,16 @@ def telemetry(number: int, seq: int, at_ms: int, kind: str = "bike") -> tuple[st
     return up(device_id, UpChannel.TELEMETRY), encode(envelope)
 
 
-def chunks(first_seq: int, messages: int, at_ms: int) -> list[tuple[int, bytes]]:
-    """(messages, bytes) ready for the wire, round robin over the devices; packet ids repeat after 60,000."""
+def chunks(first_seq: int, messages: int, at_ms: int, step_ms: int = 0) -> list[tuple[int, bytes]]:
+    """(messages, bytes) ready for the wire, round robin over the devices; packet ids repeat after 60,000.
+
+    A device's message `seq` is of the moment `at_ms + seq * step_ms`.
+    """
     made: list[tuple[int, bytes]] = []
     buffer: list[bytes] = []
     for index in range(messages):
-        topic, payload = telemetry(index % DEVICES, first_seq + index // DEVICES, at_ms)
+        seq = first_seq + index // DEVICES
+        topic, payload = telemetry(index % DEVICES, seq, at_ms + seq * step_ms)
         packet = PublishPacket(topic, payload, qos=QoS.AT_LEAST_ONCE, packet_id=index % 60_000 + 1)
         buffer.append(packet.write())
         if len(buffer) == CHUNK:
@@ -123,12 +127,12 @@ def publish(port: int, wire: list[tuple[int, bytes]], rate: float, identity: Seq
 
 
 def main() -> None:
-    """`python -m cli.bench.load PORT FIRST_SEQ MESSAGES AT_MS RATE [CA CERT KEY]`: waits for a line, then sends."""
-    port, first_seq, messages, at_ms, rate = (float(text) for text in sys.argv[1:6])
-    wire = chunks(int(first_seq), int(messages), int(at_ms))
+    """`python -m cli.bench.load PORT FIRST_SEQ MESSAGES AT_MS STEP_MS RATE [CA CERT KEY]`: waits for a line, sends."""
+    port, first_seq, messages, at_ms, step_ms, rate = (float(text) for text in sys.argv[1:7])
+    wire = chunks(int(first_seq), int(messages), int(at_ms), int(step_ms))
     print("ready", flush=True)
     sys.stdin.readline()
-    print(json.dumps(publish(int(port), wire, rate, sys.argv[6:9])), flush=True)
+    print(json.dumps(publish(int(port), wire, rate, sys.argv[7:10])), flush=True)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def measure(directory: Path, seconds: float, flood_per_second: float) -> dict[st
     receiver = Child(
         "receiver", ["receiver", str(receiver_port), str(directory / "notified.jsonl")], directory / "r.log"
     )
-    settings = {"FLEET_WEBHOOK_URL": f"http://127.0.0.1:{receiver_port}/notify"}
+    settings = {"FLEET_WEBHOOK_URL": f"http://127.0.0.1:{receiver_port}/notify", "FLEET_WEBHOOK_ALLOW_PRIVATE": "true"}
     at_ms = real_now_ms()
     enrolled = {**devices, **{name: kind for name, (kind, _) in fleet.items()}}
     with Rig(directory, enrolled, settings, tls=True, simulated=fleet) as rig:

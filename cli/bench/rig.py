@@ -150,9 +150,11 @@ class Load:
     """The publisher process: encodes first, sends when told."""
 
     def __init__(
-        self, port: int, first_seq: int, messages: int, at_ms: int, rate: float, identity: Sequence[str] = ()
-    ) -> None:
-        arguments = [str(port), str(first_seq), str(messages), str(at_ms), str(rate), *identity]
+        self, port: int, first_seq: int, messages: int, at_ms: int, rate: float, identity: Sequence[str] = (), *,
+        step_ms: int = 0,
+    ) -> None:  # fmt: skip
+        """As `cli.bench.load.chunks`; `rate` in messages per second, 0 = as fast as the broker takes it."""
+        arguments = [str(port), str(first_seq), str(messages), str(at_ms), str(step_ms), str(rate), *identity]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "cli.bench.load", *arguments],
             stdin=subprocess.PIPE,

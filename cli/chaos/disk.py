@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+from cli.guard import MOUNTED_AS
+
 LEFT_OVER_BYTES: Final = 8_192
 """Room that is left when it is full: less than any transaction needs."""
 _TRIES: Final = 20
@@ -25,7 +27,7 @@ class Disk:
         self.path.mkdir(parents=True, exist_ok=True)
         if os.geteuid() != 0:
             return "a small file system can only be mounted by root"
-        refusal = _mount("-t", "tmpfs", "-o", f"size={self._size_bytes},mode=0700", "fleet-chaos", str(self.path))
+        refusal = _mount("-t", "tmpfs", "-o", f"size={self._size_bytes},mode=0700", MOUNTED_AS, str(self.path))
         self.mounted = not refusal
         return refusal
 

@@ -14,6 +14,7 @@ from aiohttp import web
 from cli.broker import free_port
 from cli.chaos.processes import ChaosError
 from cli.demo.holdings import NANOSECONDS_PER_MILLISECOND, Readings
+from cli.processes import guard
 
 BUCKET: Final = "fleet"
 TOKEN: Final = "chaos-token"  # noqa: S105  # of a server on loopback that lives for one round
@@ -80,10 +81,27 @@ class InfluxServer:
         if self._process is not None and self._process.poll() is not None:
             await self._start_server()
 
-    async def readings(self, kind: str) -> Readings:
-        """All points of one kind, past the proxy."""
+    async def heal_into(self, status: int) -> None:
+        """Run again, and answer every write with this status."""
+        await self.heal()
+        self._status = status
+
+    async def count(self, kind: str, field: str) -> int:
+        """Points of one kind, past the proxy; none while the server is down."""
         assert self._session is not None
-        query = {"db": BUCKET, "q": f'SELECT * FROM "{kind}"', "epoch": "ns"}  # noqa: S608  # names of ours
+        if self._process is None or self._process.poll() is not None:
+            return 0
+        query = {"db": BUCKET, "q": f'SELECT COUNT("{field}") FROM "{kind}"'}  # noqa: S608  # names of ours
+        async with self._session.get(self._url("/query"), params=query) as answer:
+            result = json.loads(await answer.read())["results"][0]
+        return sum(int(row[1]) for series in result.get("series", ()) for row in series["values"])
+
+    async def readings(self, kind: str, device_id: str = "") -> Readings:
+        """All points of one kind, or of one device of it, past the proxy."""
+        assert self._session is not None
+        of_device = f" WHERE \"device_id\" = '{device_id}'" if device_id else ""
+        statement = f'SELECT * FROM "{kind}"{of_device}'  # noqa: S608  # names of ours
+        query = {"db": BUCKET, "q": statement, "epoch": "ns"}
         async with self._session.get(self._url("/query"), params=query) as answer:
             result = json.loads(await answer.read())["results"][0]
         found: Readings = {}
@@ -111,6 +129,7 @@ class InfluxServer:
 
     async def _start_server(self) -> None:
         self._process = self._launch()
+        guard.watch(self._process, self._directory)
         assert self._session is not None
         async with asyncio.timeout(ANSWER_S_MAX):
             while True:

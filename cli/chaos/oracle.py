@@ -13,7 +13,7 @@ from cli.demo import outcomes, verdict
 from cli.demo.holdings import Readings
 from cloud.adapters.sql.database import SqlDatabase
 from cloud.rules.moves import identity
-from cloud.tables import call_transition, command, event, gap, outbox, quarantine, spool_mark
+from cloud.tables import call, call_transition, command, event, gap, outbox, quarantine, spool_mark
 from fleet.envelope import READINGS_PER_MESSAGE_MAX
 
 LATE_MS: Final = 5_000.0
@@ -22,6 +22,8 @@ NAMED_MAX: Final = 20
 """Of each kind of fault so many are named in the report."""
 STAMPED_WITHIN_MS: Final = 30_000
 """Business ms between a reading and its new stamp, besides the jump."""
+STAMPED_LATE_MS: Final = 1_200_000
+"""What an earlier boot read and nobody vouched for is put as late as it can have been: where the next boot began."""
 LOGGED_IN_FULL: Final = "nursing_room"
 
 
@@ -48,8 +50,9 @@ class Stored:
     """By device: readings of messages in quarantine whose time stamp could not be used."""
     evicted: Mapping[str, int] = field(default_factory=dict)
     """By device: telemetry messages that it declared as evicted, or that nobody could have."""
-    cleared: frozenset[str] = frozenset()
-    """Calls of which the cloud heard that they were cleared at their origin."""
+    steps: Sequence[Any] = ()  # rows of `call_transition` in the order of their commits
+    call_states: Mapping[str, str] = field(default_factory=dict)  # call id → state of its row
+    cleared: frozenset[str] = frozenset()  # at their origin, as the cloud heard
 
 
 def look(database: SqlDatabase) -> Stored:
@@ -62,12 +65,11 @@ def _look(tx: Connection) -> Stored:
     for spool, name, position in tx.execute(select(spool_mark.c.spool, spool_mark.c.name, spool_mark.c.position)):
         positions.setdefault(spool, {})[name] = position
     webhook = outbox.c.channel == "webhook"
-    steps = tx.execute(
-        select(
-            call_transition.c.call_id, call_transition.c.step, call_transition.c.received_at, call_transition.c.actor,
-            call_transition.c.event_id,
-        )
-    ).all()  # fmt: skip
+    real = call_transition.join(call, call.c.id == call_transition.c.call_id)
+    rows = tx.execute(
+        select(call_transition).select_from(real).where(call.c.purpose != "synthetic").order_by(call_transition.c.id)
+    ).all()
+    steps = [(row.call_id, row.step, row.received_at, row.actor, row.event_id) for row in rows]
     accepted_at: dict[str, int] = {}
     for call_id, step, received_at, actor, _ in steps:
         if step == "acknowledge" and actor:
@@ -117,6 +119,8 @@ def _look(tx: Connection) -> Stored:
             .tuples()
             .all()
         ),
+        steps=rows,
+        call_states={row.id: row.state for row in tx.execute(select(call).where(call.c.purpose != "synthetic"))},
         cleared=frozenset(call_id for call_id, step, *_ in steps if step == "clear_at_origin"),
     )  # fmt: skip
 
@@ -342,8 +346,9 @@ def _restamped(
     if outcomes.is_stored(line, {device_id: stored}):
         return line
     moves_ms = [at_ms + one.by_ms for one in clocks if one.from_s <= line["real_s"] <= one.until_s]
+    moves_ms += [at_ms] if moves_ms else []  # bounded between times of which one was wrong
     for moment in sorted(stored) if moves_ms else ():
-        if all(abs(moment - moved_ms) > STAMPED_WITHIN_MS for moved_ms in moves_ms):
+        if not any(-STAMPED_WITHIN_MS <= moment - moved_ms <= STAMPED_LATE_MS for moved_ms in moves_ms):
             continue
         for number, point in enumerate(stored[moment]):
             if (device_id, moment, number) not in taken and _has_values(point, line):
@@ -392,8 +397,3 @@ def _commands(truth: Sequence[dict[str, Any]], stored: Stored, ordered: Collecti
     doubled = [f"command {one}: carried out {count} times" for one, count in moved.items() if count > 1]
     doubled += [f"command {one}: carried out, never ordered" for one in moved if one not in stored.commands]
     return Finding(len(stored.commands), lost, doubled)
-
-
-def summary(notices: Sequence[dict[str, Any]]) -> str:
-    """For the failure report."""
-    return json.dumps(Counter(notice["notification"].get("kind_of") for notice in notices))

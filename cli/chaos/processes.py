@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from cli.chaos.control import Control
+from cli.processes import guard
 
 WATCH_EVERY_S: Final = 0.02
 STOP_S_MAX: Final = 20.0
@@ -66,6 +67,7 @@ class Victim:
             self._process = subprocess.Popen(
                 self._arguments, stdout=log, stderr=log, env=self._environment, process_group=0
             )
+        guard.watch(self._process, self.log_file.parent)
         self.starts += 1
         self.started_s = time.monotonic()
 

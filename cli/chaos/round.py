@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from cli.chaos import oracle, plan
+from cli.chaos import ladder, oracle, plan
 from cli.chaos.oracle import Finding
 from cli.chaos.people import People
 from cli.chaos.processes import Death
@@ -140,7 +140,8 @@ async def _compare(scene: Scene, deed: Deed, people: People, seed: int, began_s:
             stored = await asyncio.to_thread(oracle.look, database)
             settled = scene.world_statistics().get("settled", False)
             pending = sum(sum(scene.statistics(host).get("pending", {"": 1}).values()) for host in scene.hosts)
-            if settled and not pending and oracle.arrived(truth, stored, notices):
+            late = ladder.overdue(ladder.steps_of(stored.steps), scene.clock.now_ms())
+            if settled and not pending and not late and oracle.arrived(truth, stored, notices):
                 break
             if time.monotonic() > deadline_s:
                 break
@@ -166,6 +167,12 @@ async def _compare(scene: Scene, deed: Deed, people: People, seed: int, began_s:
             ordered=people.ordered,
         )
     )
+    steps = ladder.steps_of(stored.steps)
+    cleared = {line["event_id"] for line in truth if line["what"] == "cleared_at_origin"}
+    findings["calls"] = ladder.judge(
+        steps, stored.call_states, cleared, clocks_jumped=bool(deed.spells.get("clock_cloud"))
+    )
+    findings["calls"].lost.extend(f"call {one}: nobody is paged any more" for one in late)
     points = sum(len(found) for by_moment in readings.values() for found in by_moment.values())
     complaints = []
     if pending:
@@ -183,6 +190,8 @@ async def _compare(scene: Scene, deed: Deed, people: People, seed: int, began_s:
         "undelivered": stored.undelivered,
         "series_behind": stored.series_behind,
         "commands": dict(states),
+        "escalations": ladder.escalations(steps),
+        "acknowledged": sum(step.step == "acknowledge" for step in steps),
         "edge": {host: scene.statistics(host).get("counts", {}) for host in scene.hosts},
     }
     pressed_s = {line["event_id"]: line["real_s"] for line in truth}

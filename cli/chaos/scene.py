@@ -158,6 +158,7 @@ class Scene:
             "FLEET_BROKER_KEY_FILE": str(scene.ingester_key),
             "FLEET_COMMAND_KEY_FILE": str(scene.command_key_file),
             "FLEET_WEBHOOK_URL": f"http://127.0.0.1:{receiver_port}/notify",
+            "FLEET_WEBHOOK_ALLOW_PRIVATE": "true",
             "FLEET_CLOCK_SPEED": str(setting.speed),
             "FLEET_CLOCK_ORIGIN_MS": str(self._origin_ms),
             "FLEET_LOG_LEVEL": "warning",

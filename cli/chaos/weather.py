@@ -167,10 +167,11 @@ class Sky:
             )
 
     async def _clock_cloud(self, spell: Spell) -> None:
-        began_s, by_ms = time.monotonic(), round(spell.value * 1000)
+        by_ms = round(spell.value * 1000)
         await self._jump(list(self._scene.http_ports), spell)
-        # Who was welcomed meanwhile keeps that time until the next welcome, which may be long.
-        self._deed.wrong_clocks.append(WrongClock(list(self._scene.fleet), began_s - CLOCK_LAG_S, math.inf, by_ms))
+        # Who was welcomed meanwhile keeps that time until the next welcome, which may be long; and what a box read
+        # since its start, before anybody had told it the time, is corrected by the first welcome, also by a wrong one.
+        self._deed.wrong_clocks.append(WrongClock(list(self._scene.fleet), -math.inf, math.inf, by_ms))
 
     async def _jump(self, names: Sequence[str], spell: Spell) -> None:
         for name in names:

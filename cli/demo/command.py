@@ -191,6 +191,8 @@ class _Demo:
         words.print(f"\n[bold green]Running[/bold green] after {took_s:.1f} s: [bold]{company.base_url}[/bold]")
         for person in company.scene.people:
             words.print(f"  sign in as [bold]{person.login}[/bold] / {person.password}   ({person.role})")
+        others = ", ".join(person.login for person in company.scene.crew)
+        words.print(f"  {others} have the password of crew; they work their orders by themselves")
         words.print("  Ctrl-C ends it and compares.\n" if not self._options.seconds else "")
 
     async def _play(self, company: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 import aiohttp
 
-from cli.broker import Broker
+from cli.broker import Broker, free_port
 from cli.clock import SystemClock
 from cli.demo import counting, holdings, people, verdict
 from cli.demo.command import DemoError, Result, Stopped, new_rng
@@ -31,6 +31,9 @@ COMPARE_S_MAX: Final = 120.0
 RIDE_EVERY_S: Final = 240.0
 MEAL_EVERY_S: Final = 300.0
 CREW_REACTION_S: Final = (5.0, 25.0)
+ORDER_REACTION_S: Final = (30.0, 120.0)
+PRINTED_ORDER_REACTION_S: Final = (600.0, 1200.0)
+"""Whoever signs in as the printed member of the crew has time to work the orders by hand."""
 
 
 class Company:
@@ -56,7 +59,7 @@ class Company:
         self._receiver = Child(
             "receiver", ["receiver", str(receiver_port), str(scene.receiver_file)], directory / "receiver.log"
         )
-        self._cloud = Child("cloud", ["serve"], directory / "cloud.log", {
+        cloud_settings = {
             "FLEET_DATA_DIRECTORY": str(scene.cloud_directory),
             "FLEET_BROKER_PORT": str(broker.services_port),
             "FLEET_BROKER_PID_FILE": str(broker.pid_file.resolve()),
@@ -67,11 +70,17 @@ class Company:
             "FLEET_COMMAND_KEY_FILE": str(scene.command_key_file),
             "FLEET_HTTP_PORT": str(http_port),
             "FLEET_WEBHOOK_URL": f"http://127.0.0.1:{receiver_port}/notify",
+            "FLEET_WEBHOOK_ALLOW_PRIVATE": "true",
+            "FLEET_SMS_URL": f"http://127.0.0.1:{receiver_port}/texts",
             "FLEET_CLOCK_SPEED": str(speed),
             "FLEET_CLOCK_ORIGIN_MS": str(origin_ms),
             "FLEET_CLOCK_SHIFT_MS": str(shift_ms),
             "FLEET_KIND_FOLDERS": json.dumps([str(folder.resolve()) for folder in kind_folders]),
-        })  # fmt: skip
+            "FLEET_PROBE_URL": f"http://127.0.0.1:{free_port()}",
+            "FLEET_DEVICES_BROKER_PORT": str(broker.port),
+        }  # fmt: skip
+        self._cloud = Child("cloud", ["serve"], directory / "cloud.log", cloud_settings)
+        self._watchdog = Child("watchdog", ["watchdog"], directory / "watchdog.log", cloud_settings)
         arguments = [
             "sim", "--broker-port", str(broker.port), "--identities", str(scene.identities),
             "--authority", str(scene.authority_file), "--command-key", str(scene.command_public_file),
@@ -91,7 +100,7 @@ class Company:
 
     async def __aenter__(self) -> Self:
         try:
-            for child in (self._receiver, self._cloud, self._sim):
+            for child in (self._receiver, self._cloud, self._sim, self._watchdog):
                 child.start()
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=45))
             await self._wait_ready()
@@ -116,7 +125,7 @@ class Company:
         finally:
             if self._session is not None:
                 await self._session.close()
-            for child in (self._sim, self._cloud, self._receiver):
+            for child in (self._watchdog, self._sim, self._cloud, self._receiver):
                 await asyncio.to_thread(child.stop)
 
     async def _wait_ready(self) -> None:
@@ -155,7 +164,7 @@ class Company:
             if self._cloud.restarts >= 5:
                 raise DemoError(f"the cloud keeps dying:\n{self._cloud.last_words(20)}")
             self._cloud.start()
-        for child in (self._sim, self._receiver):
+        for child in (self._sim, self._receiver, self._watchdog):
             if not child.running:
                 raise DemoError(f"the {child.name} process died:\n{child.last_words(20)}")
 
@@ -181,7 +190,7 @@ class Company:
         return (
             f"{left}{found.get('connected', 0)} devices online · {found.get('acknowledged', 0)} messages committed · "
             f"{tally.unlocks_opened} unlocks · {len(tally.purchases)} meals asked · "
-            f"{tally.calls_acknowledged} calls answered"
+            f"{tally.calls_acknowledged} calls answered · {tally.orders_done} orders done"
         )
 
     def presses_so_far(self) -> int:
@@ -206,6 +215,15 @@ class Company:
                     CREW_REACTION_S, self.tally,
                 )
             )  # fmt: skip
+            printed = next(person for person in self.scene.people if person.role == "crew")
+            for person in (printed, *self.scene.crew):
+                group.create_task(
+                    people.do_orders(
+                        people.Client(self._session, self.base_url, person), self.scene.codes, self._clock,
+                        new_rng(self._seed, f"orders:{person.login}"),
+                        PRINTED_ORDER_REACTION_S if person is printed else ORDER_REACTION_S, self.tally,
+                    )
+                )  # fmt: skip
             for number, person in enumerate(self.scene.extras):
                 client = people.Client(self._session, self.base_url, person)
                 rng = new_rng(self._seed, person.login)
@@ -274,6 +292,7 @@ class Company:
             **figures,
             "telemetry_points": await self._points(),
             "restock_orders": await self._restock_orders(),
+            "orders_done": self.tally.orders_done,
             "alarms_open": fleet["open"]["alarms"],
             "cloud_restarts": self._cloud.restarts,
             "first_telemetry_s": None if self._first_telemetry_s is None else round(self._first_telemetry_s, 2),

@@ -1,11 +1,11 @@
-"""The people of a demo: employees who ride and eat, and the crew member who answers calls. All use the HTTP API."""
+"""The people of a demo: employees who ride and eat, the crew that answers calls and works orders; all over HTTP."""
 
 import asyncio
 import json
 import random
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,11 @@ from fleet.clock import Clock
 RETRY_S: Final = 0.5
 OUTCOME_WAIT_S: Final = 30.0
 ORDERS_PER_PAGE: Final = 500
+LOOK_S_MIN: Final = 1.0
+"""Real seconds at least between two looks of one member of the crew at the list of work."""
+TRAVEL_S: Final = (120.0, 420.0)
+ON_SITE_S: Final = (180.0, 480.0)
+_BEGUN: Final = ("in_progress", "travelling", "accepted", "assigned")
 
 
 @dataclass
@@ -33,6 +38,7 @@ class Tally:
     purchases: list[str] = field(default_factory=list)
     sale_refusals: dict[str, int] = field(default_factory=dict)
     calls_acknowledged: int = 0
+    orders_done: int = 0
 
 
 class ApiError(Exception):
@@ -183,6 +189,46 @@ async def _acknowledge(client: Client, call_id: str, after_s: float, known: set[
         if error.status not in {404, 409}:  # cleared meanwhile, or somebody else was quicker
             raise
     known.discard(call_id)  # a further press in the same room pages again
+
+
+async def do_orders(
+    client: Client,
+    codes: Mapping[str, str],
+    clock: Clock,
+    rng: random.Random,
+    reaction_s: tuple[float, float],
+    tally: Tally,
+) -> None:
+    """Work one's own orders one by one, what was begun first: accept, travel, scan, repair, complete; for ever."""
+    while True:
+        await asyncio.sleep(max(LOOK_S_MIN, rng.uniform(*reaction_s) / clock.speed))
+        found = await client.call("GET", "/api/v1/work-orders/mine?limit=50")
+        orders = sorted(
+            (order for order in found["orders"] if order["state"] in _BEGUN), key=lambda one: _BEGUN.index(one["state"])
+        )
+        if not orders:
+            continue
+        try:
+            await _do_order(client, orders[0], codes, clock, rng)
+            tally.orders_done += 1
+        except ApiError as error:
+            if error.status not in {403, 404, 409}:  # it was cancelled, given to somebody else, or is done by hand
+                raise
+
+
+async def _do_order(
+    client: Client, order: Mapping[str, Any], codes: Mapping[str, str], clock: Clock, rng: random.Random
+) -> None:
+    path = f"/api/v1/work-orders/{order['id']}"
+    if order["state"] == "assigned":
+        await client.call("POST", f"{path}/accept")
+    if order["state"] in {"assigned", "accepted"}:
+        await client.call("POST", f"{path}/travel")
+    if order["state"] != "in_progress" or not order["proven"]:
+        await asyncio.sleep(rng.uniform(*TRAVEL_S) / clock.speed)
+        await client.call("POST", "/api/v1/work-orders/scan", {"code": codes[order["device_id"]]})
+    await asyncio.sleep(rng.uniform(*ON_SITE_S) / clock.speed)
+    await client.call("POST", f"{path}/complete")
 
 
 async def count_orders(client: Client, skill: str) -> int:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, select
 
 import devices
 from cli.broker import BrokerTls
+from cli.demo import duty
 from cloud.adapters.sql.database import SqlDatabase
 from cloud.adapters.sql.migrate import upgrade
 from cloud.devices import repository as device_rows
@@ -51,6 +52,10 @@ class Stage:
     command_key_id: str
     people: Sequence[DemoPerson]
     extras: Sequence[DemoPerson]
+    crew: Sequence[DemoPerson]
+    """Members of the crew besides the printed one."""
+    codes: Mapping[str, str]
+    """device_id → the code that is stuck on it."""
 
     @property
     def identities(self) -> Path:
@@ -107,7 +112,7 @@ def set_up(directory: Path, fleet: Mapping[str, tuple[str, Site]], seed: int, no
     command_key_file = directory / "cloud" / "command.key"
     command_key = load_or_create_command_key(command_key_file).public_key()
     (directory / "command.pem").write_bytes(public_pem(command_key))
-    people, extras = _fill_database(directory / "cloud" / "state.db", fleet, seed, now_ms)
+    people, extras, crew, codes = _fill_database(directory / "cloud" / "state.db", fleet, seed, now_ms)
     return Stage(
         directory=directory,
         pki_directory=folder.directory,
@@ -120,6 +125,8 @@ def set_up(directory: Path, fleet: Mapping[str, tuple[str, Site]], seed: int, no
         command_key_id=command_key_id(command_key),
         people=people,
         extras=extras,
+        crew=crew,
+        codes=codes,
     )
 
 
@@ -147,13 +154,13 @@ def put_identity(folder: Path, name: str, credentials: Credentials) -> None:
 
 def _fill_database(
     path: Path, fleet: Mapping[str, tuple[str, Site]], seed: int, now_ms: int
-) -> tuple[list[DemoPerson], list[DemoPerson]]:
+) -> tuple[list[DemoPerson], list[DemoPerson], list[DemoPerson], dict[str, str]]:
     url = f"sqlite:///{path.resolve()}"
     upgrade(url)
     database = SqlDatabase(url)
     randomness = random.Random(f"{seed}:people")
 
-    def fill(tx: Connection) -> tuple[list[DemoPerson], list[DemoPerson]]:
+    def fill(tx: Connection) -> tuple[list[DemoPerson], list[DemoPerson], list[DemoPerson], dict[str, str]]:
         for device_id, (kind, site) in fleet.items():
             device_rows.add_device(
                 tx, device_id=device_id, kind=kind, name=site.name, latitude=site.latitude, longitude=site.longitude,
@@ -173,7 +180,7 @@ def _fill_database(
             )  # fmt: skip
             extras.append(one)
         fill_wallets(tx, [person.id for person in (*people, *extras)], now_ms, FIRST_BALANCE_FEN)
-        return people, extras
+        return people, extras, *duty.seed(tx, people, fleet, now_ms, randomness)
 
     try:
         return database.write_here(fill)

@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import text
 
 from cli.simulate.planting import planted
+from cloud.dispatch import attempts
 from cloud.dispatch import leases as outbox_leases
 from cloud.dispatch.outbox import Outbox
 from cloud.ingest import intake
@@ -179,7 +180,7 @@ def delivered_mark_before_delivery() -> Iterator[Any]:
     """A notification counts as delivered before the receiver has it."""
 
     async def deliver(self: Any, loop: Any, leased: Any) -> None:
-        self._outcomes.append((loop, self._outcome(loop.urgency, leased, None)))
+        self._outcomes.append((loop, self._outcome(loop.urgency, leased, None, attempts.DELIVERED)))
         self._something_finished.set()
         await asyncio.sleep(0.1)
         try:
@@ -201,8 +202,8 @@ def given_up_at_the_first_failure() -> Iterator[Any]:
     """An emergency is tried once."""
     outcome = Outbox._outcome
 
-    def hasty(self: Any, urgency: Any, leased: Any, error: str | None) -> Any:
-        return outcome(self, replace(urgency, attempts_max=1), leased, error)
+    def hasty(self: Any, urgency: Any, leased: Any, error: str | None, result: str) -> Any:
+        return outcome(self, replace(urgency, attempts_max=1), leased, error, result)
 
     yield Outbox, "_outcome", hasty
 

@@ -50,10 +50,10 @@ def hardware_acknowledged_before_commit() -> Iterator[Any]:
     """The hardware may forget an event before the journal has it."""
     keep = EventKeeper.keep
 
-    async def keep_late(self: Any, events: Any, after_commit: bytes) -> None:
+    async def keep_late(self: Any, events: Any, after_commit: bytes, clock: int = 0) -> None:
         if after_commit:
             self._write(after_commit)
-        await keep(self, events, b"")
+        await keep(self, events, b"", clock)
 
     yield EventKeeper, "keep", keep_late
 

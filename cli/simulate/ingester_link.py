@@ -13,6 +13,8 @@ from fleet.topics import UpChannel
 QUEUE_MESSAGES_MAX: Final = 20_000
 RECONNECT_S: Final = 0.5
 _EMERGENCY: Final = f"/{UpChannel.EMERGENCY.value}"
+_TELEMETRY: Final = f"/{UpChannel.TELEMETRY.value}"
+_LINGER_OTHERS_S: Final = 0.05
 
 
 class IngesterLink:
@@ -31,7 +33,7 @@ class IngesterLink:
         self._urgent: deque[Inbound] = deque()
         self._routine: deque[Inbound] = deque()
         self._routine_ready = False
-        self._lingering = False
+        self._lingering: asyncio.TimerHandle | None = None
         self._connection = 0
         self._packet = 0
         self._unacknowledged: dict[tuple[int, int], None] = {}
@@ -93,12 +95,18 @@ class IngesterLink:
         self._routine.append(message)
         if len(self._routine) >= self._batch_messages_max or not self._linger_s:
             self._lingered()
-        elif not self._lingering:
-            self._lingering = True
-            self._broker.loop.call_later(self._linger_s, self._lingered)
+            return
+        linger_s = self._linger_s if message.topic.endswith(_TELEMETRY) else min(self._linger_s, _LINGER_OTHERS_S)
+        due_s = self._broker.loop.time() + linger_s
+        if self._lingering is None or due_s < self._lingering.when():
+            if self._lingering is not None:
+                self._lingering.cancel()
+            self._lingering = self._broker.loop.call_at(due_s, self._lingered)
 
     def _lingered(self) -> None:
-        self._lingering = False
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
         if self._routine:
             self._routine_ready = True
             self._on_ready()

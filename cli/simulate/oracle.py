@@ -6,7 +6,7 @@ and the database hold at the end. A promise that was broken becomes one line of 
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -45,10 +45,11 @@ class Oracle:
         self.page_s: dict[str, float] = {}
         self.readings: dict[str, dict[tuple[int, int], int]] = defaultdict(dict)
         """Device → (time, value) → how often it was journalled."""
+        self.corrected: dict[str, dict[tuple[int, int], set[tuple[int, int]]]] = defaultdict(dict)
+        """Device → (time, value) as journalled → as it was sent, with its time corrected (ADR 0025)."""
         self.evicted: dict[tuple[str, Lane], int] = Counter()
         self.evicted_readings: set[tuple[str, int, int]] = set()
         self.evicted_events: set[str] = set()
-        self.possible: set[tuple[str, int, int]] = set()
         self.orders: dict[str, tuple[float, CommandOrder]] = {}
         self.actuations: Counter[str] = Counter()
         self.rolled_back: set[str] = set()
@@ -83,8 +84,7 @@ class Oracle:
     def written(self, device_id: str, row: Row) -> None:
         """A box writes this; it may become durable without anybody hearing of it, if it is killed just then."""
         if row.lane is Lane.TELEMETRY:
-            keys = self._written[device_id, row.payload] = _keys_of(row.payload)
-            self.possible.update((device_id, *key) for key in keys)
+            self._written[device_id, row.payload] = _keys_of(row.payload)
 
     def journalled(self, device_id: str, row: Row) -> None:
         """A box said that this is durable."""
@@ -95,6 +95,22 @@ class Oracle:
         for key in self._written.pop((device_id, row.payload), None) or _keys_of(row.payload):
             readings[key] = readings.get(key, 0) + 1
             self.counts["readings"] += 1
+
+    def corrects(self, device_id: str, journalled: bytes, sent: bytes) -> None:
+        """A box sends a telemetry message with other times than it was journalled with."""
+        for key, other in zip(_keys_of(journalled), _keys_of(sent), strict=True):
+            self.corrected[device_id].setdefault(key, set()).add(other)
+
+    def known_as(self, device_id: str, key: tuple[int, int]) -> set[tuple[int, int]]:
+        """A journalled reading as it may arrive."""
+        return {key} | self.corrected[device_id].get(key, set())
+
+    def invented(self, device_id: str, keys: Iterable[tuple[int, int]]) -> int:
+        """How many of these no box ever wrote, durably or not."""
+        known = self.readings.get(device_id, {})
+        maybe = {key for (owner, _), written in self._written.items() if owner == device_id for key in written}
+        maybe.update(*self.corrected[device_id].values())
+        return sum(1 for key in keys if key not in known and key not in maybe)
 
     def evicting(self, device_id: str, lane: Lane, payload: bytes, event_id: str | None) -> None:
         """A box is about to let this go for want of room (or because nobody ever takes it)."""

@@ -37,9 +37,12 @@ class Plan:
     twin_flush_s: float = 1.0
     batch_messages_max: int = 2_000
     poll_s: float = 10.0
+    world_pause_s: float = 0.005
+    """Between turns of the hardware; what is due closer together happens in one turn, at its own time stamps."""
     backstop_s: float = 5.0
     """Between looks that nothing has asked for; see `taps.rhythms`."""
     telemetry_commit_s: float = 0.1
+    lease_renewal_s: float = 4.0
     drain_interval_s: float = 2.0
     segment_bytes_max: int = 256 << 10
     settle_s_max: float = 1_200.0
@@ -65,12 +68,15 @@ DAY: Final = Plan(
     adversarial=False,
     bounds=Bounds(),
     first_connect_within_s=15.0,
-    linger_s=2.0,
-    twin_flush_s=10.0,
-    timing=Timing(resend_first_s=MappingProxyType({Lane.EMERGENCY: 1.0, Lane.EVENT: 5.0, Lane.TELEMETRY: 30.0})),
-    telemetry_commit_s=5.0,
-    drain_interval_s=30.0,
-    poll_s=30.0,
+    linger_s=20.0,
+    twin_flush_s=60.0,
+    world_pause_s=2.0,
+    backstop_s=20.0,
+    timing=Timing(resend_first_s=MappingProxyType({Lane.EMERGENCY: 1.0, Lane.EVENT: 5.0, Lane.TELEMETRY: 120.0})),
+    telemetry_commit_s=10.0,
+    drain_interval_s=60.0,
+    poll_s=60.0,
+    lease_renewal_s=60.0,
     segment_bytes_max=64 << 20,
     scenario="virtual",
 )

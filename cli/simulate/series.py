@@ -1,6 +1,5 @@
 """A series in memory that can be away, and remembers under which times every value was written."""
 
-import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -10,21 +9,21 @@ from cloud.timeseries.points import NANOSECONDS_PER_MILLISECOND, SEQ_FIELD
 
 _RETRY_AFTER_S: Final = 2.0
 _SUFFIX: Final = "_count"
+_LEFT_OUT: Final = frozenset({"at", SEQ_FIELD})
 
 
 def value_of(fields: Mapping[str, Any]) -> int:
-    """A checksum of a reading's values: the same for the reading in a message and for its point."""
-    parts: list[str] = []
-    for name, value in fields.items():
-        if name in {"at", SEQ_FIELD} or isinstance(value, dict):
-            continue
-        if isinstance(value, list):
-            parts.append(f"{name}{_SUFFIX}={float(len(value))}")
-        elif isinstance(value, str | bool) or value is None:
-            parts.append(f"{name}={value}")
-        else:
-            parts.append(f"{name}={float(value)}")
-    return zlib.crc32("\0".join(sorted(parts)).encode())
+    """A checksum of a reading's values: the same for the reading in a message and for its point, in one process."""
+    try:
+        return hash(frozenset([item for item in fields.items() if item[0] not in _LEFT_OUT]))
+    except TypeError:  # lists become counts in a point, and what is nested stays away from it
+        flat: dict[str, Any] = {}
+        for name, value in fields.items():
+            if isinstance(value, list):
+                flat[name + _SUFFIX] = len(value)
+            elif not isinstance(value, dict):
+                flat[name] = value
+        return hash(frozenset([item for item in flat.items() if item[0] not in _LEFT_OUT]))
 
 
 class MemorySeries:

@@ -3,18 +3,21 @@
 import asyncio
 import gc
 import hashlib
+import os
 import random
+import re
 import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import devices
+from cli.guard import start_of
 from cli.simulate.broker import Broker
 from cli.simulate.clocks import STARTED_MS, MachineClock
 from cli.simulate.cloud_machine import CloudMachine
@@ -32,7 +35,7 @@ from cli.simulate.verdict import judge
 from cli.simulate.weather import Weather
 from cloud.model import Notification
 from firmware_sim import live
-from firmware_sim.truth import decode_lines
+from firmware_sim.truth import TruthLine
 from firmware_sim.world import World
 from fleet.signing import CommandOrder, verify_command
 
@@ -41,6 +44,7 @@ _LOOK_EVERY_S: Final = 5.0
 _QUIET_LOOKS: Final = 3
 _FAREWELL_S: Final = 60.0
 _OBJECTS_BETWEEN_COLLECTIONS: Final = 200_000
+_OWNER: Final = re.compile(r"fleet-simulate-(\d+)-(\d+)-")  # process and its start
 _LOOKS_S: Final = 35.0
 """Two looks of `People.watch`, and a bit."""
 
@@ -87,7 +91,7 @@ class Simulation:
         self._dead: dict[asyncio.Task[None], None] = {}
         self.true_clock = MachineClock(loop.time)
         self.world = World(
-            tuple(sorted(plan.counts)), plan.counts, seed, STARTED_MS, plan.scenario_of(), truth=self,
+            tuple(sorted(plan.counts)), plan.counts, seed, STARTED_MS, plan.scenario_of(), listener=self,
             clock=self.true_clock,
         )  # fmt: skip
         self.cloud = CloudMachine(self)
@@ -111,9 +115,9 @@ class Simulation:
 
     # --- what others ask ---------------------------------------------------------------------------------------
 
-    def write(self, lines: bytes) -> None:
-        """The truth log (`firmware_sim.truth.TruthSink`)."""
-        for line in decode_lines(lines):
+    def hear(self, lines: Sequence[TruthLine]) -> None:
+        """The truth log (`firmware_sim.truth.TruthListener`)."""
+        for line in lines:
             if line.event_id is not None:
                 self.trace.note("truth", line.device_id, line.what, line.event_id)
             self.oracle.happened(line)
@@ -228,7 +232,7 @@ def simulate(
     for name in plan.counts:  # imports cost time of their own and must not fall into the run
         for role in ("simulator", "driver", "rules", "state"):
             devices.role(name, role)
-    root = Path(tempfile.mkdtemp(prefix="fleet-simulate-", dir=_fast_folder()))
+    root = _own_folder(_fast_folder())
     try:
         with ExitStack() as stack:
             stack.enter_context(_rare_collections())
@@ -281,7 +285,18 @@ def _dispose(loop: VirtualLoop) -> None:
             gc.collect()
 
 
-def _fast_folder() -> str | None:
+def _fast_folder() -> Path:
     """Memory, if there is a file system in it: the simulation decides itself what a crash loses."""
     memory = Path("/dev/shm")  # noqa: S108
-    return str(memory) if memory.is_dir() else None
+    return memory if memory.is_dir() else Path(tempfile.gettempdir())
+
+
+def _own_folder(place: Path) -> Path:
+    """A new folder in `place` that tells whose it is; those of runs that were killed go."""
+    for left in place.glob("fleet-simulate-*"):
+        owner = _OWNER.match(left.name)
+        if owner and start_of(int(owner[1])) != owner[2]:
+            shutil.rmtree(left, ignore_errors=True)
+    start = start_of(os.getpid())
+    owner_name = f"{os.getpid()}-{start}-" if start else ""  # without /proc nobody can say who lives
+    return Path(tempfile.mkdtemp(prefix=f"fleet-simulate-{owner_name}", dir=place))

@@ -21,12 +21,15 @@ from cli.simulate.loop import OrderedTaskGroup
 from cli.simulate.machines import CURRENT, ProcessKilledError
 from cloud import lane_book, pipeline
 from cloud.device_commands import service
+from cloud.ingest import leases
 from cloud.timeseries import spool
+from edge.boot_clocks import BootClocks
 from edge.downlink import Downlink
 from edge.journal import Journal
 from edge.journal_store import JournalStore
 from edge.records import Row
-from fleet.envelope import Lane
+from firmware_sim import live
+from fleet.envelope import Lane, TimeQuality
 from fleet.milestones import observed
 
 if TYPE_CHECKING:
@@ -83,7 +86,7 @@ def taps(simulation: "Simulation") -> Iterator[None]:  # noqa: C901  # one small
         return machine is not None and machine.alive
 
     announce, remove, on_order = Journal._announce, JournalStore._remove, Downlink.on_order  # noqa: SLF001  # we look on
-    insert, begin = JournalStore._insert, JournalStore.begin  # noqa: SLF001
+    insert, begin, look = JournalStore._insert, JournalStore.begin, BootClocks.read  # noqa: SLF001
 
     def begun(self: JournalStore) -> None:
         machine = CURRENT.get()
@@ -91,10 +94,16 @@ def taps(simulation: "Simulation") -> Iterator[None]:  # noqa: C901  # one small
             raise sqlite3.OperationalError("database or disk is full")
         begin(self)
 
-    def inserted(self: JournalStore, device_id: str, row: Row) -> None:
+    def inserted(self: JournalStore, device_id: str, row: Row, *, counted: bool = False) -> None:
         if alive():
             oracle.written(device_id, row)
-        insert(self, device_id, row)
+        insert(self, device_id, row, counted=counted)
+
+    def read(self: BootClocks, row: Row) -> tuple[Row, TimeQuality]:
+        sent, quality = look(self, row)
+        if row.lane is Lane.TELEMETRY and sent.payload != row.payload and alive():
+            oracle.corrects(self._device_id, row.payload, sent.payload)
+        return sent, quality
 
     def announced(self: Journal, device_id: str, row: Row) -> None:
         if alive():
@@ -129,6 +138,7 @@ def taps(simulation: "Simulation") -> Iterator[None]:  # noqa: C901  # one small
             raise ProcessKilledError(name)
 
     with (
+        replaced(BootClocks, "read", read),
         replaced(Journal, "_announce", announced),
         replaced(JournalStore, "_insert", inserted),
         replaced(JournalStore, "begin", begun),
@@ -151,5 +161,8 @@ def rhythms(plan: "Plan") -> Iterator[None]:
         replaced(lane_book, "STALL_S", 3 * plan.backstop_s),
         replaced(service, "POLL_S", 2 * plan.backstop_s),
         replaced(edge.journal, "COMMIT_WITHIN_S", beats),
+        replaced(leases, "RENEW_S", plan.lease_renewal_s),
+        replaced(live, "PAUSE_S_MIN", plan.world_pause_s),
+        replaced(live, "PAUSE_S_MAX", max(live.PAUSE_S_MAX, plan.world_pause_s)),
     ):
         yield

@@ -87,7 +87,9 @@ async def _run_roles(parts: Parts, stack: AsyncExitStack) -> None:
 
 async def _keep_bounds(parts: Parts) -> None:
     settings = parts.settings
-    await history.keep_bounds(parts.database, parts.around.clock, settings.history_days, settings.queue_days)
+    await history.keep_bounds(
+        parts.database, parts.around.clock, settings.history_days, settings.queue_days, settings.delivery_days
+    )
 
 
 # --- what must hold before anything starts ---------------------------------------------------------------------

@@ -6,6 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import structlog
+
 from cloud.adapters.sql.database import SqlDatabase
 from cloud.bootstrap.identity import OnlineIdentity, disconnect_device
 from cloud.device_commands.keys import KeyRingFile
@@ -22,6 +24,9 @@ from cloud.watch import Condition, Watch
 
 if TYPE_CHECKING:
     from cloud.bootstrap import parts
+
+
+_log = structlog.get_logger(__name__)
 
 
 def services_root(settings: CloudSettings) -> str:
@@ -52,7 +57,14 @@ def trust_of(settings: CloudSettings, keys: KeyRingFile) -> Trust:
         return {key.id: public_pem(key.private.public_key()).decode() for key in keys.ring.active}
 
     host = settings.devices_broker_host or urlsplit(settings.public_url).hostname or settings.broker_host
-    return Trust(services_root(settings), host, settings.devices_broker_port, command_keys)
+    try:
+        root = services_root(settings)
+    except ConfigurationError as error:  # boxes can't be enrolled until it is mended; everything else goes on
+        if settings.pki_directory is None:
+            raise
+        _log.error("no box can be enrolled", reason=str(error))
+        root = ""
+    return Trust(root, host, settings.devices_broker_port, command_keys)
 
 
 def enrolment_service(
@@ -75,6 +87,7 @@ def make_registrar(
     registrar = Registrar(
         database, identity.signer, Surroundings(around.clock, around.real_now_ms, around.new_id),
         publish_list=identity.keeper.refresh, end_session=_disconnect(settings),
+        prepared=(lambda _: ()) if settings.pki_directory is None else PkiFolder(settings.pki_directory).prepared,
     )  # fmt: skip
     service.wake = registrar.wake
     return registrar

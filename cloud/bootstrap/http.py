@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from cloud.adapters.sql.database import SqlDatabase
+from cloud.bootstrap import heap
 from cloud.bootstrap.parts import Parts
 from cloud.web.operations import operations_app
 
@@ -31,6 +32,7 @@ async def serve_http(parts: Parts) -> None:
     server = _Server(config)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
+    heap.settle()
     await server.serve()
     raise StoppedError
 

@@ -13,6 +13,7 @@ from cloud.adapters.mqtt.takeover import end_session
 from cloud.adapters.sql.database import SqlDatabase
 from cloud.identity.authority import DeviceSigner, Revoked
 from cloud.identity.files import ConfigurationError, broker_tls, own_certificate_left, own_certificate_problem
+from cloud.identity.fingerprints import pin_of_root
 from cloud.identity.pki_folder import FolderSigner, PkiError, PkiFolder
 from cloud.identity.revocation_list import (
     CommandReload,
@@ -43,14 +44,20 @@ class OnlineIdentity:
 def open_identity(
     settings: CloudSettings, real_now_ms: Callable[[], int], database: SqlDatabase
 ) -> OnlineIdentity | None:
-    """None without FLEET_PKI_DIRECTORY: this process signs nobody. Raises ConfigurationError."""
+    """None without FLEET_PKI_DIRECTORY: this process signs nobody.
+
+    A damaged folder is told of loudly (`folder_problem`), and signing waits until it is mended: calls for help must
+    not wait for that. Raises ConfigurationError if there is no such folder at all.
+    """
     if settings.pki_directory is None:
         return None
     folder = PkiFolder(settings.pki_directory)
-    try:
-        folder.device_authority()
-    except PkiError as error:
-        raise ConfigurationError(f"pki_directory: {error} (from FLEET_PKI_DIRECTORY)") from error
+    if not (folder.directory / "online").is_dir():
+        raise ConfigurationError(
+            f"pki_directory: {folder.directory} is no folder of fleet pki init; make it, or correct FLEET_PKI_DIRECTORY"
+        )
+    if problem := folder_problem(folder):
+        _log.error("no certificate is signed and no revocation published until this is mended", reason=problem)
     revocations = RevocationList(folder.device_authority, folder.revocation_file, reload_of(settings))
 
     async def source() -> Sequence[Revoked]:
@@ -60,6 +67,34 @@ def open_identity(
         return dt.datetime.fromtimestamp(real_now_ms() / 1000, dt.UTC)
 
     return OnlineIdentity(FolderSigner(folder), revocations, RevocationKeeper(revocations, source, real_now))
+
+
+def folder_problem(folder: PkiFolder) -> str:
+    """What is wrong with the keys that sign devices, with the fix; "" when all is well."""
+    try:
+        folder.device_authority()
+        pin_of_root(folder.root_file("services").read_bytes())
+    except PkiError as error:
+        return str(error)
+    except (OSError, ValueError) as error:
+        return f"{folder.root_file('services')}: {error}; restore it from a backup, then restart"
+    return ""
+
+
+def watch_folder(watch: Watch, settings: CloudSettings) -> dict[str, Callable[[], str]]:
+    """A check that fails while the keys can't be used, and a notice; nothing without FLEET_PKI_DIRECTORY."""
+    if settings.pki_directory is None:
+        return {}
+    folder = PkiFolder(settings.pki_directory)
+    watch.conditions.append(
+        Condition(
+            "pki_folder", lambda: bool(folder_problem(folder)),
+            "签发设备证书的密钥目录已损坏:暂停签发、续签和吊销,请在服务器上运行 fleet pki status 并从备份恢复",
+            "The keys that sign devices' certificates are damaged: nothing is signed, renewed or revoked; "
+            "fleet pki status, then restore the folder from a backup",
+        )
+    )  # fmt: skip
+    return {"identity": lambda: folder_problem(folder) or "ok"}
 
 
 def revoked_certificates(tx: Connection) -> list[Revoked]:

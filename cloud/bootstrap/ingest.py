@@ -59,6 +59,7 @@ async def start_ingest(parts: Parts, stack: AsyncExitStack, group: asyncio.TaskG
     parts.commands.mine = takes_commands
     waiting = {True: "loading", False: "another ingester holds its shards"}
     checks["ingest"] = lambda: "ok" if pipeline.ready.is_set() else waiting[bool(leases.shards)]
+    checks["clock"] = lambda: "behind what is stored: set it, timedatectl" if pipeline.clock_watch.behind else "ok"
     checks["broker"] = lambda: "ok" if link.connected else "not connected"
     group.create_task(endless(pipeline.run(settings.shard_numbers())))
     watch_ingest(parts.watch, link, spool, pipeline)

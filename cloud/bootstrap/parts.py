@@ -3,23 +3,24 @@
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Final
+from zoneinfo import ZoneInfo
 
 from prometheus_client import REGISTRY
 
 from cloud import products
-from cloud.adapters.notify.inbox import InboxChannel
 from cloud.adapters.series_sqlite import SqliteSeries
 from cloud.adapters.sql.database import SqlDatabase
 from cloud.adapters.sql.opening import open_database
 from cloud.adapters.sql.signals import PostgresSignals
 from cloud.api.changes import Changes
 from cloud.api.services import Services
+from cloud.bootstrap.channels import open_channels
 from cloud.bootstrap.enrolment import enrolment_service, make_registrar, watch_registrar
 from cloud.bootstrap.identity import (
     OnlineIdentity,
     open_identity,
     watch_authorities,
+    watch_folder,
     watch_identity,
     watch_own_certificate,
 )
@@ -33,14 +34,17 @@ from cloud.ingest.acknowledger import Acknowledger
 from cloud.intents import IntentDesk
 from cloud.members.service import MemberService
 from cloud.model import Downstream
+from cloud.notifications.service import NotificationService
 from cloud.ports import AsyncWork, NotificationChannel, SeriesStore, Signals
+from cloud.roster.keeper import RosterKeeper
+from cloud.roster.service import RosterService
 from cloud.settings import CloudSettings
 from cloud.signals import Alone, Topic
+from cloud.supervision.service import SupervisionService
 from cloud.watch import Watch
+from cloud.work_orders.upkeep import OrderKeeper
 from fleet.clock import Clock
 from fleet.randomness import Randomness
-
-WEBHOOK_NAME: Final = "webhook"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,11 +113,15 @@ async def assemble(
     handlers = products.Handlers()
     commands = DeviceCommands(database, around.clock, to_devices, keys, around.new_id, handlers.outcomes)
     intents = IntentDesk(database, around.clock, around.new_id)
-    channels = await _channels(settings, around, database, changes, stack)
+    opened = await open_channels(settings, around.clock, around.real_now_ms, database, changes, stack=stack)
+    deliver = [*opened.common, *await _probe(settings, stack)]
     outbox = Outbox(
-        database, around.clock, channels, real_now_ms=around.real_now_ms, randomness=around.randomness,
-        owner=name, sole_owner=database.is_sqlite,
+        database, around.clock, deliver, real_now_ms=around.real_now_ms, randomness=around.randomness,
+        owner=name, sole_owner=database.is_sqlite, personal=opened.personal,
     )  # fmt: skip
+    if opened.router is not None:
+        opened.router.wake_outbox = outbox.wake
+        handlers.deadlines.append(opened.router.run)
     series = _series(settings)
     stack.push_async_callback(series.close)
     sessions = MemberService(database, around.clock, secure_cookies=settings.public_url.startswith("https://"))
@@ -123,10 +131,22 @@ async def assemble(
     products.add_services(
         services, handlers, database=database, clock=around.clock, commands=commands, intents=intents, series=series,
         changes=changes, new_id=around.new_id, enrolment=enrolment,
+        data_directory=settings.data_directory, public_url=settings.public_url,
     )  # fmt: skip
+    notifications = services.get(NotificationService)
+    notifications.channels, notifications.push_public_key = opened.personal_names, opened.push_public_key
+    notifications.allow_private, notifications.wake_outbox = settings.webhook_allow_private, outbox.wake
+    services.get(SupervisionService).probe_url = settings.probe_url
+    dispatch = Dispatch(opened.names)
+    roster = services.get(RosterService)
+    roster.zone = ZoneInfo(settings.roster_time_zone)
+    keeper = RosterKeeper(database, around.clock, dispatch.system, outbox.wake, roster.zone)
+    roster.on_changed, roster.wake_outbox, roster.channels = keeper.wake, outbox.wake, opened.names
+    handlers.deadlines.append(keeper.run)
     _hear_other_processes(signals, outbox, commands, intents)
+    keep_orders(services, opened.names, outbox.wake)
     watched = stable_name(settings.data_directory / "ingester-id", around.new_id) if "ingest" in roles else "dispatch"
-    watch = Watch(database, around.clock, watched, [channel.name for channel in channels], outbox.wake)
+    watch = Watch(database, around.clock, watched, opened.names, outbox.wake)
     REGISTRY.register(watch.numbers)
     stack.callback(REGISTRY.unregister, watch.numbers)
     watch_own_certificate(watch, settings, around.real_now_ms)
@@ -139,9 +159,15 @@ async def assemble(
         watch_registrar(watch, registrar)
     return Parts(
         settings, around, roles, database, signals, changes, commands, Acknowledger(keys), intents,
-        Dispatch([channel.name for channel in channels]), outbox, handlers, series, services, sessions, to_devices,
-        watch, identity=identity, registrar=registrar,
+        dispatch, outbox, handlers, series, services, sessions, to_devices,
+        watch, watch_folder(watch, settings) if identity else {}, identity=identity, registrar=registrar,
     )  # fmt: skip
+
+
+def keep_orders(services: Services, channels: Sequence[str], wake_outbox: Callable[[], None]) -> None:
+    """Whom the keeper of work orders tells, and how."""
+    keeper = services.get(OrderKeeper)
+    keeper.channels, keeper.wake_outbox = tuple(channels), wake_outbox
 
 
 def _hear_other_processes(signals: Signals, outbox: Outbox, commands: DeviceCommands, intents: IntentDesk) -> None:
@@ -153,28 +179,16 @@ def _hear_other_processes(signals: Signals, outbox: Outbox, commands: DeviceComm
     signals.subscribe(Topic.SETTLED, commands.settled_elsewhere)
 
 
-async def _channels(
-    settings: CloudSettings, around: Surroundings, database: SqlDatabase, changes: Changes, stack: AsyncExitStack
-) -> list[NotificationChannel]:
-    channels: list[NotificationChannel] = [InboxChannel(database, changes)]
+async def _probe(settings: CloudSettings, stack: AsyncExitStack) -> list[NotificationChannel]:
+    """The way back of synthetic calls: the outbox delivers there, and nothing is ever planned for it but those."""
+    if not settings.probe_url:
+        return []
+    from cloud.adapters.notify.probe import ProbeChannel  # noqa: PLC0415  # only where it is used
+
     try:
-        if settings.webhook_url:
-            from cloud.adapters.notify.webhook import WebhookChannel  # noqa: PLC0415  # only where it is used
-
-            secret = settings.webhook_secret.get_secret_value()
-            webhook = WebhookChannel(
-                settings.webhook_url, secret=secret, real_now_ms=around.real_now_ms, name=WEBHOOK_NAME
-            )
-            channels.append(await stack.enter_async_context(webhook))
-        if settings.apprise_urls:
-            from cloud.adapters.notify import apprise_channel  # noqa: PLC0415  # half a second of imports
-
-            for channel in apprise_channel.channels(settings.apprise_urls):
-                stack.callback(channel.close)
-                channels.append(channel)
+        return [await stack.enter_async_context(ProbeChannel(settings.probe_url))]
     except ValueError as error:
-        raise ConfigurationError(f"notifications: {error}; correct FLEET_WEBHOOK_URL or FLEET_APPRISE_URLS") from error
-    return channels
+        raise ConfigurationError(f"{error}; correct FLEET_PROBE_URL") from error
 
 
 def _series(settings: CloudSettings) -> SeriesStore:

@@ -22,8 +22,26 @@ class CallStep(BaseModel):
     event_id: str
 
 
+class Attempt(BaseModel):
+    """One attempt to tell somebody. `at` is when it ended; no recipient: everybody who reads the channel."""
+
+    at: int
+    seconds_after_press: float
+    channel: str
+    recipient: str
+    recipient_name: str | None
+    attempt: int
+    outcome: str
+    duration_ms: int
+    error: str
+
+
 class CallAnswer(BaseModel):
-    """One call with every step from press to cleared."""
+    """One call with every step from press to cleared.
+
+    `purpose`: `help`, or `test` of the button, which pages nobody. `faults`: what is wrong now with the room's way to
+    call. `attempts`: every notification of it; in the answer for one call only.
+    """
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -41,7 +59,12 @@ class CallAnswer(BaseModel):
     cleared_at: int | None
     escalation: int
     changed_at: int
+    purpose: str
+    faults: list[str]
     steps: list[CallStep]
+    attempts: list[Attempt] = []
+    off_duty: bool = False
+    """Who did this is not on duty: it counts all the same, and stands in the audit."""
 
 
 class CallList(BaseModel):

@@ -91,6 +91,8 @@ class DataLinkAnswer(BaseModel):
     messages: int
     late: int
     late_share: float
+    time_corrected: int
+    time_uncertain: int
     duplicates: int
     asked_again: int
     evicted: int
@@ -162,6 +164,8 @@ def data_link_answer(rows: LinkRows) -> DataLinkAnswer:
         messages=messages,
         late=memory.late,
         late_share=round(min(1.0, memory.late / messages), 4) if messages > 0 else 0.0,
+        time_corrected=memory.time_corrected,
+        time_uncertain=memory.time_uncertain,
         duplicates=memory.duplicates,
         asked_again=memory.holes,
         evicted=memory.evicted,

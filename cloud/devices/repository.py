@@ -21,6 +21,7 @@ from sqlalchemy import (
     update,
 )
 
+from cloud.synthetic import is_real
 from cloud.tables import alarm, call, command, device, event, quarantine, twin, work_order
 from fleet.incident import AlarmState, CallState, OrderState
 
@@ -42,7 +43,7 @@ def count_by_kind(tx: Connection, heard_since: Mapping[str, int]) -> dict[str, t
     rows = tx.execute(
         select(device.c.kind, func.count(), func.sum(case((is_online(heard_since), 1), else_=0)))
         .select_from(device.outerjoin(twin, twin.c.device_id == device.c.device_id))
-        .where(device.c.retired_at.is_(None))
+        .where(device.c.retired_at.is_(None), is_real(device.c.device_id))
         .group_by(device.c.kind)
     )
     return {kind: (total, int(online)) for kind, total, online in rows}
@@ -51,7 +52,7 @@ def count_by_kind(tx: Connection, heard_since: Mapping[str, int]) -> dict[str, t
 def count_open(tx: Connection) -> tuple[int, int, int]:
     """Open calls, alarms and work orders."""
     return (
-        tx.scalar(select(func.count()).select_from(call).where(CALL_OPEN)) or 0,
+        tx.scalar(select(func.count()).select_from(call).where(CALL_OPEN, call.c.purpose == "help")) or 0,
         tx.scalar(select(func.count()).select_from(alarm).where(ALARM_OPEN)) or 0,
         tx.scalar(select(func.count()).select_from(work_order).where(ORDER_OPEN)) or 0,
     )
@@ -78,7 +79,7 @@ def lines(
     tx: Connection, heard_since: Mapping[str, int], *, kind: str, words: str, status: str, after: str, limit: int
 ) -> list[Row[Any]]:
     """Devices ordered by id. `status`: `online`, `silent`, `retired`, `alarm`, or empty for all not retired."""
-    query = _lines(heard_since).where(device.c.device_id > after)
+    query = _lines(heard_since).where(device.c.device_id > after, is_real(device.c.device_id))
     query = query.where(device.c.retired_at.is_not(None) if status == "retired" else device.c.retired_at.is_(None))
     if kind:
         query = query.where(device.c.kind == kind)
@@ -101,7 +102,8 @@ def lines(
 
 
 def line(tx: Connection, heard_since: Mapping[str, int], device_id: str) -> Row[Any] | None:
-    return tx.execute(_lines(heard_since).where(device.c.device_id == device_id)).one_or_none()
+    mine = (device.c.device_id == device_id) & is_real(device.c.device_id)
+    return tx.execute(_lines(heard_since).where(mine)).one_or_none()
 
 
 def device_row(tx: Connection, device_id: str) -> Row[Any] | None:
@@ -132,7 +134,11 @@ def events_of(tx: Connection, device_id: str, before: int | None, limit: int) ->
 def events_after(tx: Connection, after: int, limit: int) -> list[Row[Any]]:
     """All devices' events in the order they were stored."""
     columns = (event.c.id, event.c.device_id, event.c.type, event.c.event_id, event.c.occurred_at, event.c.received_at)
-    return list(tx.execute(select(*columns).where(event.c.id > after).order_by(event.c.id).limit(limit)))
+    return list(
+        tx.execute(
+            select(*columns).where(event.c.id > after, is_real(event.c.device_id)).order_by(event.c.id).limit(limit)
+        )
+    )
 
 
 def _commands(heard_since: Mapping[str, int]) -> Select[Any]:

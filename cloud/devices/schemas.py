@@ -125,7 +125,10 @@ class SeriesAnswer(BaseModel):
 
 
 class EventLine(BaseModel):
-    """One event as the device told it. `late` marks one that waited on the device."""
+    """One event as the device told it. `late` marks one that waited on the device.
+
+    `time_quality`: empty, `corrected` (stamped before the device knew the time) or `uncertain`.
+    """
 
     id: int
     type: str
@@ -133,6 +136,7 @@ class EventLine(BaseModel):
     occurred_at: int
     received_at: int
     late: bool
+    time_quality: str = ""
     body: dict[str, Any]
 
 

@@ -139,6 +139,7 @@ def event_line(row: Row[Any]) -> EventLine:
         occurred_at=row.occurred_at,
         received_at=row.received_at,
         late=bool(row.late),
+        time_quality=row.time_quality,
         body=json.loads(row.body),
     )
 

@@ -5,25 +5,21 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, update
 
-from cloud.dispatch import notices
-from cloud.dispatch.notices import INBOX, Place
+from cloud import audit
+from cloud.dispatch import audience, notices
+from cloud.dispatch.audience import AUDIENCES, Page
+from cloud.dispatch.letters import EMERGENCY, FOLLOW_UP, INBOX, row_of
+from cloud.dispatch.notices import Place
 from cloud.dispatch.rows import insert_into, insert_new
 from cloud.model import CallChange, Notification
 from cloud.tables import call, call_transition
 from fleet.incident import CallState, Priority
-from fleet.kind import CallStep, Text
-
-AUDIENCES: Final = {
-    "on_call": Text("当班人员", "on-call crew"),
-    "second_crew": Text("第二梯队", "second crew"),
-    "duty_manager": Text("值班经理", "duty manager"),
-    "everybody": Text("所有人", "everybody"),
-}
-"""Who is to act at each step of the escalation; the last step repeats. All of them read the same channels as long as
-there are no rosters, so the text itself says whom it asks."""
+from fleet.kind import CallStep
 
 ACKNOWLEDGE: Final = "acknowledge"
 ESCALATE: Final = "escalate"
+ASKED_NAMES_MAX: Final = 10
+"""Names in the text of a page; all of them stand in the delivery log."""
 
 _update = update(call).where(call.c.id == bindparam("b_id"))
 _step_columns: Final = {
@@ -105,7 +101,7 @@ def _apply(tx: Connection, change: CallChange) -> None:
             again = {}
         statement = statement.on_conflict_do_update(
             index_elements=[call.c.id],
-            set_={"state": change.after.value, "changed_at": change.at, "escalation": 0, **again},
+            set_={"state": change.after.value, "changed_at": change.at, "escalation": change.escalation or 0, **again},
         )
         tx.execute(statement)
         return
@@ -122,24 +118,59 @@ def _apply(tx: Connection, change: CallChange) -> None:
 def announce(
     tx: Connection, changes: Sequence[CallChange], where: dict[str, Place], channels: Sequence[str], *, now_ms: int
 ) -> None:
-    """Page people for presses and escalations; call them off when somebody took over."""
+    """Page people for presses and escalations; call them off when somebody took over.
+
+    `channels`: those that many read, and those that lead to one person (`letters.PERSONAL_STAGES`).
+    """
     pending: list[dict[str, Any]] = []
+    pages: dict[int, Page] = {}  # hundreds of presses at once ask the same people
     for change in changes:
         place = where[change.device_id]
         if change.after is CallState.CALLING:
-            pending += notices.outbox_rows(
-                _page(change, place, now_ms), _page_step(change), channels, urgent=True, available_at=now_ms
-            )
+            level = change.escalation or 0
+            if level not in pages:
+                pages[level] = audience.page(tx, level, channels, now_ms)
+            pending += _page_rows(tx, change, place, pages[level], channels, now_ms=now_ms)
             continue
         if change.before is CallState.CALLING:
             notices.put(tx, pending)
             pending = []
             notices.withdraw(tx, [change.call_id], _REASONS[step_of(change)], now_ms, urgent=True)
-        # Those who were paged must learn that it is over; later steps are for the record.
-        told = channels if change.before is CallState.CALLING else [INBOX]
-        info = _info(change, place, notices.person_name(tx, change.actor) if change.actor else "", now_ms)
-        pending += notices.outbox_rows(info, f"{step_of(change)}:{change.at}", told, urgent=False, available_at=now_ms)
+        pending += _follow_up_rows(tx, change, place, channels, now_ms)
     notices.put(tx, pending)
+
+
+def _page_rows(
+    tx: Connection, change: CallChange, place: Place, page: Page, channels: Sequence[str], *, now_ms: int
+) -> list[dict[str, Any]]:
+    for passed, why in page.passed_over.items():
+        detail = {"audience": passed, "reason": why, "instead": page.audience, "device_id": change.device_id}
+        audit.record(tx, now_ms, "system", "call.audience_bridged", change.call_id, detail)
+    notification = _page(change, place, page, now_ms)
+    step = _page_step(change)
+    return [
+        *notices.outbox_rows(notification, step, channels, urgent=EMERGENCY, available_at=now_ms),
+        *audience.personal_rows(notification, step, page.contacts, now_ms),
+    ]
+
+
+def _follow_up_rows(
+    tx: Connection, change: CallChange, place: Place, channels: Sequence[str], now_ms: int
+) -> list[dict[str, Any]]:
+    """Those who were paged must learn that somebody took over, and that it is over; the rest is for the record."""
+    notification = _info(change, place, notices.person_name(tx, change.actor) if change.actor else "", now_ms)
+    step = f"{step_of(change)}:{change.at}:{_mark_of(change)}"
+    over = change.before is CallState.CALLING or change.after is CallState.CLEARED
+    rows = notices.outbox_rows(notification, step, channels if over else [INBOX], urgent=FOLLOW_UP, available_at=now_ms)
+    if over:
+        rows += [
+            row_of(
+                notification, step, way.channel, urgent=FOLLOW_UP, available_at=now_ms, recipient=way.person_id,
+                contact_id=way.id,
+            )
+            for way in audience.paged(tx, change.call_id)
+        ]  # fmt: skip
+    return rows
 
 
 _REASONS: Final = {
@@ -162,12 +193,11 @@ def _page_step(change: CallChange) -> str:
     )
 
 
-def _page(change: CallChange, place: Place, now_ms: int) -> Notification:
+def _page(change: CallChange, place: Place, page: Page, now_ms: int) -> Notification:
     level = change.escalation or 0
-    audience = list(AUDIENCES)[min(level, len(AUDIENCES) - 1)]
-    asked = AUDIENCES[audience]
+    asked = AUDIENCES[page.audience]
     title_zh, title_en = f"紧急呼叫（{asked.zh}）：{place.name}", f"Emergency call ({asked.en}): {place.name}"
-    if step_of(change) == ESCALATE:
+    if step_of(change) == ESCALATE and level:  # level 0: a test that nobody cleared in time is a call as any other
         title_zh, title_en = (
             f"紧急呼叫仍无人接警（第 {level} 次升级：{asked.zh}）：{place.name}",
             f"Emergency call still unanswered (escalation {level}: {asked.en}): {place.name}",
@@ -179,9 +209,14 @@ def _page(change: CallChange, place: Place, now_ms: int) -> Notification:
         change.device_id,
         title_zh,
         title_en,
-        {**_facts(change, place), "audience": {"zh": asked.zh, "en": asked.en}},
+        {
+            **_facts(change, place),
+            "audience": {"zh": asked.zh, "en": asked.en},
+            "asked": "、".join(one.name for one in page.people[:ASKED_NAMES_MAX]),
+            "passed_over": list(page.passed_over),
+        },
         now_ms,
-        audience,
+        page.audience,
     )
 
 
@@ -199,7 +234,7 @@ def _facts(change: CallChange, place: Place) -> dict[str, Any]:
         "step": step_of(change),
         "state": change.after.value,
         "at": change.at,
-        "event_id": change.event_id,
+        "event_id": change.event_id if change.step is not None else "",
         "escalation": change.escalation or 0,
         **place.facts(),
     }

@@ -10,14 +10,14 @@ Emergencies never come here.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from sqlalchemy import Connection, func, select, update
 
-from cloud.dispatch import notices
-from cloud.dispatch.notices import INBOX, decode, encode
-from cloud.dispatch.rows import identity, insert_into
+from cloud.dispatch import audience, incidents, notices
+from cloud.dispatch.letters import INBOX, ORDINARY, PERSON, PERSONAL_STAGES, decode, delivery_id, encode, row_of
+from cloud.dispatch.rows import insert_into
 from cloud.model import Notification
 from cloud.tables import notice_burst, outbox
 from fleet.clock import MILLISECONDS_PER_SECOND
@@ -58,6 +58,8 @@ class Notice:
     key: str
     title: Text
     notification: Notification
+    step: str = "new"
+    """Tells the notices of one reference apart, for ever."""
 
 
 def tier_of(notification: Notification) -> str:
@@ -118,14 +120,27 @@ def _tell_tier(
         else:
             burst.flood_at = None
             for notice in news:
+                people = audience.recipients(tx, notice.notification, now_ms) if PERSON in channels else ()
                 rows += notices.outbox_rows(
-                    notice.notification, "new", channels, urgent=False, available_at=burst.short_at + _SHORT_MS
+                    notice.notification,
+                    notice.step,
+                    channels,
+                    urgent=ORDINARY,
+                    available_at=burst.short_at + _SHORT_MS,
+                    recipients=people,
                 )
     notices.put(tx, rows)
     _store(tx, tier, bursts)
     if members:
         flood_at = min(burst.flood_at for burst in bursts.values() if burst.flood_at is not None)
-        _add_to_digest(tx, tier, flood_at, members, channels=channels, now_ms=now_ms)
+        known = incidents.open_ones(tx, [member.notification for member in members])
+        same = set(known.values()) if len(known) == len(members) else set()
+        # What people are told again of an open incident (a window ended, nobody mended it) is no second incident.
+        reference = same.pop() if len(same) == 1 else incidents.reference_of(tier, flood_at)
+        _add_to_digest(tx, reference, flood_at, members, channels=channels, now_ms=now_ms)
+        new = [member.notification for member in members if member.notification.reference not in known]
+        incidents.grow(tx, tier, flood_at, new, now_ms)
+        incidents.told_again(tx, known, now_ms)
 
 
 def _load(tx: Connection, tier: str, keys: Mapping[str, Any], now_ms: int) -> dict[str, _Burst]:
@@ -188,11 +203,10 @@ def _take_back(tx: Connection, tier: str, key: str, title: Text, now_ms: int) ->
 
 
 def _add_to_digest(
-    tx: Connection, tier: str, flood_at: int, members: Sequence[Notice], *, channels: Sequence[str], now_ms: int
+    tx: Connection, reference: str, flood_at: int, members: Sequence[Notice], *, channels: Sequence[str], now_ms: int
 ) -> None:
     age_ms = now_ms - flood_at
     stage = next(index for index, after_s in enumerate(DIGESTS_AFTER_S) if age_ms < after_s * MILLISECONDS_PER_SECOND)
-    reference = f"flood:{tier}:{flood_at}"
     available_at = flood_at + round(DIGESTS_AFTER_S[stage] * MILLISECONDS_PER_SECOND)
     waiting = {
         row.delivery_id: row
@@ -203,12 +217,17 @@ def _add_to_digest(
         )
     }
     fresh: list[dict[str, Any]] = []
-    for channel in channels:
-        existing = waiting.get(identity("alarm", reference, f"digest:{stage}", channel))
-        digest = _digest(existing, reference, members, stage, now_ms)
+    step = f"digest:{stage}" if reference.endswith(f":{flood_at}") else f"digest:{flood_at}:{stage}"
+    empty = _digest(None, reference, members, stage, now_ms)
+    people = audience.recipients(tx, empty, now_ms) if PERSON in channels else ()
+    receivers = [(channel, "") for channel in channels if channel not in {PERSON, *PERSONAL_STAGES}]
+    receivers += [(PERSON, person_id) for person_id in people]
+    for channel, person_id in receivers:
+        existing = waiting.get(delivery_id(empty, step, channel, person_id))
         if existing is None:
-            fresh += notices.outbox_rows(digest, f"digest:{stage}", [channel], urgent=False, available_at=available_at)
+            fresh.append(row_of(empty, step, channel, urgent=ORDINARY, available_at=available_at, recipient=person_id))
         else:
+            digest = _digest(existing, reference, members, stage, now_ms)
             tx.execute(update(outbox).where(outbox.c.id == existing.id).values(notification=encode(digest)))
     notices.put(tx, fresh)
 
@@ -216,7 +235,12 @@ def _add_to_digest(
 def _digest(existing: Any, reference: str, members: Sequence[Notice], stage: int, now_ms: int) -> Notification:
     """The digest with these members added to those it has."""
     before = decode(existing.notification) if existing is not None else None
-    facts: dict[str, Any] = before.facts if before else {"flood": reference, "stage": stage, "alarms": [], "keys": {}}
+    facts: dict[str, Any] = (
+        before.facts
+        if before
+        else {"flood": reference, "incident_id": reference, "stage": stage, "alarms": [], "keys": {}}
+    )
+    facts.pop("over", None)
     keys: dict[str, dict[str, Any]] = facts["keys"]
     for member in members:
         entry = keys.setdefault(member.key, {"zh": member.title.zh, "en": member.title.en, "count": 0})
@@ -238,3 +262,47 @@ def _digest(existing: Any, reference: str, members: Sequence[Notice], stage: int
         facts,
         before.created_at if before else now_ms,
     )
+
+
+def over(tx: Connection, incident_id: str, now_ms: int) -> None:
+    """All of its alarms returned: who was told of it hears that now, and what still waits says it, too.
+
+    Nothing of this waits for the time of a digest.
+    """
+    columns = outbox.c
+    rows = tx.execute(
+        select(outbox).where(columns.reference == incident_id).order_by(columns.id).with_for_update()
+    ).all()
+    told: dict[tuple[str, str], Any] = {}
+    for row in rows:
+        digest = decode(row.notification)
+        receiver = (row.channel, row.recipient)
+        if row.delivered_at is not None and row.given_up_at is None:
+            if digest.facts.get("over"):
+                told.pop(receiver, None)
+            else:
+                told[receiver] = row
+        elif not digest.facts.get("over"):
+            is_held = (columns.id == row.id) & _held
+            tx.execute(update(outbox).where(is_held).values(notification=encode(_as_over(digest, incident_id))))
+    fresh = []
+    for (channel, person_id), row in told.items():
+        if channel in PERSONAL_STAGES:
+            continue  # it was brought there for a person, who is told again as that person wants it
+        notice = _as_over(decode(row.notification), incident_id)
+        notice = Notification(**{**_fields(notice), "created_at": now_ms})
+        fresh.append(
+            row_of(notice, f"over:{now_ms}", channel, urgent=ORDINARY, available_at=now_ms, recipient=person_id)
+        )
+    notices.put(tx, fresh)
+
+
+def _as_over(digest: Notification, incident_id: str) -> Notification:
+    facts = {**digest.facts, "over": True}
+    zh, en = f"已全部恢复：{digest.title_zh}", f"All over: {digest.title_en}"
+    changed = {"facts": facts, "title_zh": zh, "title_en": en, "reference": incident_id}
+    return Notification(**{**_fields(digest), **changed})
+
+
+def _fields(notification: Notification) -> dict[str, Any]:
+    return {one.name: getattr(notification, one.name) for one in fields(notification)}

@@ -2,22 +2,42 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-import msgspec
 from sqlalchemy import Connection, select, update
 
-from cloud.dispatch.rows import identity, insert_new
+from cloud.dispatch import audience, quotas
+from cloud.dispatch.letters import (
+    EMERGENCY,
+    INBOX,
+    ORDINARY,
+    PERSON,
+    PERSONAL_STAGES,
+    decode,
+    delivery_id,
+    encode,
+    row_of,
+)
+from cloud.dispatch.rows import insert_new
 from cloud.model import Notification
 from cloud.signals import Topic, notify
 from cloud.tables import device, outbox, person
 from fleet.incident import Priority
 
-INBOX: Final = "inbox"
-"""Name of the channel that is the application itself; it exists in every configuration."""
+__all__ = [
+    "INBOX",
+    "Place",
+    "decode",
+    "delivery_id",
+    "encode",
+    "outbox_rows",
+    "person_name",
+    "places",
+    "put",
+    "system",
+    "withdraw",
+]
 
-_encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Notification)
 _waiting = outbox.c.delivered_at.is_(None) & outbox.c.given_up_at.is_(None)
 
 
@@ -50,33 +70,31 @@ def person_name(tx: Connection, identifier: str) -> str:
     return tx.scalar(select(person.c.name).where(person.c.id == identifier)) or identifier
 
 
-def encode(notification: Notification) -> str:
-    """JSON as stored in `outbox` and `inbox`."""
-    return _encoder.encode(notification).decode()
-
-
-def decode(text: str) -> Notification:
-    """The notification from its row."""
-    return _decoder.decode(text)
-
-
 def outbox_rows(
-    notification: Notification, step: str, channels: Sequence[str], *, urgent: bool, available_at: int
+    notification: Notification,
+    step: str,
+    channels: Sequence[str],
+    *,
+    urgent: int,
+    available_at: int,
+    recipients: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """One row per channel; `step` tells the notifications of one reference apart, for ever."""
-    body = encode(notification)
-    return [
-        {
-            "delivery_id": identity(notification.kind_of, notification.reference, step, channel),
-            "channel": channel,
-            "reference": notification.reference,
-            "notification": body,
-            "urgent": int(urgent),
-            "created_at": notification.created_at,
-            "available_at": available_at,
-        }
+    """One row per channel that many read, and one per recipient where people are told one by one (`PERSON`).
+
+    `step` tells the notifications of one reference apart, for ever. `recipients` come from `audience.recipients`;
+    they are no use for an emergency, which `audience.personal_rows` brings to each person's own channels at once.
+    """
+    rows = [
+        row_of(notification, step, channel, urgent=urgent, available_at=available_at)
         for channel in channels
+        if channel != PERSON and channel not in PERSONAL_STAGES
     ]
+    if PERSON in channels:
+        rows += [
+            row_of(notification, step, PERSON, urgent=urgent, available_at=available_at, recipient=recipient)
+            for recipient in recipients
+        ]
+    return rows
 
 
 def put(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
@@ -115,20 +133,21 @@ def system(
     notification = Notification(
         "system", key, priority.value, device_id, title_zh, title_en, {**place, **facts}, now_ms, "everybody"
     )
-    return put(tx, outbox_rows(notification, "system", channels, urgent=urgent, available_at=now_ms))
+    return put(tx, audience.system_rows(tx, notification, "system", channels, urgent=urgent))
 
 
 def withdraw(tx: Connection, references: Iterable[str], reason: str, at: int, *, urgent: bool) -> None:
     """Nobody is told any more what was not delivered until now about these calls or alarms.
 
-    That includes what is in a worker's hands: its attempt can't be recalled, but if it fails it is not repeated.
+    That includes what is in a worker's hands: it looks once more right before it sends. What was on its way already
+    can't be recalled; it is counted, and if it fails it is not repeated.
     """
     about = sorted(set(references))
     if not about:
         return
     rows = (
         select(outbox.c.id)
-        .where(_waiting, outbox.c.reference.in_(about), outbox.c.urgent == int(urgent))
+        .where(_waiting, outbox.c.reference.in_(about), outbox.c.urgent == (EMERGENCY if urgent else ORDINARY))
         .order_by(outbox.c.id)  # rows are locked in the order in which the workers lock them
         .with_for_update()
         .cte("rows")
@@ -138,3 +157,5 @@ def withdraw(tx: Connection, references: Iterable[str], reason: str, at: int, *,
         .where(outbox.c.id.in_(select(rows.c.id)), _waiting)
         .values(given_up_at=at, last_error=f"withdrawn: {reason}")
     )
+    if not urgent:
+        quotas.forget(tx, about)

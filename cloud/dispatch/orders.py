@@ -1,49 +1,30 @@
-"""Work orders: made exactly once per cause, moved along their lifecycle, given to a member of the crew."""
+"""Work orders: made exactly once per cause, and moved along their lifecycle with all that hangs on a move."""
 
-import heapq
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
+from cloud import audit
+from cloud.dispatch import reasons, service_levels
+from cloud.dispatch.assignment import assign
 from cloud.dispatch.rows import identity, insert_new
+from cloud.dispatch.states import DISPATCHER, OPEN_STATES, OrderMove
 from cloud.model import AlarmChange, NeedChange
-from cloud.tables import person, work_order, work_order_transition
+from cloud.tables import audit as audit_lines
+from cloud.tables import device, work_order, work_order_transition
 from fleet.clock import MILLISECONDS_PER_SECOND
 from fleet.incident import ORDER, OrderEvent, OrderState
 from fleet.kind import Need
 
-DISPATCHER: Final = "dispatch"
-"""Actor of the transitions that no person asked for."""
+__all__ = ["DISPATCHER", "OPEN_STATES", "OrderMove", "assign"]
 
-OPEN_STATES: Final = tuple(
-    state.value
-    for state in OrderState
-    if state not in {OrderState.DONE, OrderState.CANNOT_COMPLETE, OrderState.CANCELLED}
-)
 _NOBODY_COMMITTED: Final = (OrderState.DISPATCHABLE.value, OrderState.ASSIGNED.value)
-_ASSIGNED_AT_ONCE_MAX: Final = 1000
-
-_move = (
-    update(work_order)
-    .where(work_order.c.id == bindparam("b_id"), work_order.c.state == bindparam("b_before"))
-    .values(state=bindparam("b_after"), changed_at=bindparam("b_at"))
-)
-_give = _move.values(assigned_to=bindparam("b_person"))
 
 
-@dataclass(frozen=True, slots=True)
-class OrderMove:
-    """One transition of one order, for whoever shows it."""
-
-    id: str
-    device_id: str
-    before: str
-    after: str
-    assigned_to: str | None
+class NotProvenError(ValueError):
+    """Work is done only after the device's code was scanned on site."""
 
 
 def order_id_of(cause: str) -> str:
@@ -81,6 +62,7 @@ def for_alarms(tx: Connection, changes: Sequence[AlarmChange]) -> list[OrderMove
                 "device_id": change.device_id,
                 "kind": change.kind,
                 "skill": definition.skill,
+                "subject": definition.key,
                 "title_zh": definition.title.zh,
                 "title_en": definition.title.en,
                 "instructions_zh": definition.action.zh,
@@ -88,10 +70,10 @@ def for_alarms(tx: Connection, changes: Sequence[AlarmChange]) -> list[OrderMove
                 "items": "{}",
                 "priority": definition.priority.value,
                 "created_at": change.at,
-                "due_at": change.at + round(definition.respond_within_s * MILLISECONDS_PER_SECOND),
+                "limit_ms": round(definition.respond_within_s * MILLISECONDS_PER_SECOND),
             }
         )
-    return _make(tx, rows)
+    return make(tx, rows)
 
 
 def for_needs(tx: Connection, changes: Sequence[NeedChange]) -> list[tuple[NeedChange, OrderMove]]:
@@ -108,7 +90,7 @@ def for_needs(tx: Connection, changes: Sequence[NeedChange]) -> list[tuple[NeedC
         cause = f"{prefix}{change.at}"  # the same need may come back after its order is done: another occurrence
         asking[order_id_of(cause)] = change
         rows.append(_row_of_need(change, need, cause))
-    return [(asking[made.id], made) for made in _make(tx, rows)]
+    return [(asking[made.id], made) for made in make(tx, rows)]
 
 
 def _row_of_need(change: NeedChange, need: Need, cause: str) -> dict[str, Any]:
@@ -118,6 +100,7 @@ def _row_of_need(change: NeedChange, need: Need, cause: str) -> dict[str, Any]:
         "device_id": change.device_id,
         "kind": change.kind,
         "skill": need.skill,
+        "subject": change.cause,
         "title_zh": need.title.zh,
         "title_en": need.title.en,
         "instructions_zh": "",
@@ -125,7 +108,7 @@ def _row_of_need(change: NeedChange, need: Need, cause: str) -> dict[str, Any]:
         "items": msgspec.json.encode(dict(need.items)).decode(),
         "priority": need.priority.value,
         "created_at": change.at,
-        "due_at": change.at + round(need.due_within_s * MILLISECONDS_PER_SECOND),
+        "limit_ms": round(need.due_within_s * MILLISECONDS_PER_SECOND),
     }
 
 
@@ -135,18 +118,71 @@ def _open_causes(tx: Connection, changes: Sequence[NeedChange]) -> list[str]:
     return list(tx.scalars(select(columns.cause).where(columns.device_id.in_(devices), columns.state.in_(OPEN_STATES))))
 
 
-def _make(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> list[OrderMove]:
+def make(tx: Connection, rows: Sequence[Mapping[str, Any]], actor: str = DISPATCHER) -> list[OrderMove]:
+    """Make the orders whose cause has none yet, and only them; returns the new ones, dispatchable.
+
+    `rows` hold columns of `work_order` (`cause`, `device_id`, `kind`, `skill`, titles, `priority`, `created_at`,
+    `limit_ms` …). A device that is retired gets no order: that is refused with a line in the audit.
+    """
     state = OrderState.DISPATCHABLE.value
-    complete = [{**row, "state": state, "changed_at": row["created_at"]} for row in rows]
+    rows = _in_service(tx, rows, actor)
+    complete = []
+    for asked in rows:
+        row = {"id": order_id_of(asked["cause"]), "subject": "", "items": "{}", "limit_ms": 0, **asked}
+        own = {"clock_from": row["created_at"], "state": state, "changed_at": row["created_at"]}
+        deadlines = service_levels.deadlines(row["priority"], row["limit_ms"], row["created_at"], 0)
+        complete.append({**row, **own, **deadlines})
     new = {row.id for row in insert_new(tx, work_order, complete, [work_order.c.id])}
-    made = [row for row in rows if row["id"] in new]
+    made = [row for row in complete if row["id"] in new]
     moves = [OrderMove(row["id"], row["device_id"], OrderState.DRAFT.value, state, None) for row in made]
     released = [
-        _transition(moved, OrderEvent.RELEASE, row["created_at"], DISPATCHER)
-        for moved, row in zip(moves, made, strict=True)
+        _transition(moved, OrderEvent.RELEASE, row["created_at"], actor) for moved, row in zip(moves, made, strict=True)
     ]
     _note(tx, released)
+    _mark_repeats(tx, made)
     return moves
+
+
+def _in_service(tx: Connection, rows: Sequence[Mapping[str, Any]], actor: str) -> list[Mapping[str, Any]]:
+    asked = sorted({row["device_id"] for row in rows})
+    columns = device.c
+    retired = set(
+        tx.scalars(select(columns.device_id).where(columns.device_id.in_(asked), columns.retired_at.is_not(None)))
+    )
+    for row in rows:
+        if row["device_id"] in retired:
+            refuse_retired(tx, row["device_id"], row["cause"], actor, row["created_at"])
+    return [row for row in rows if row["device_id"] not in retired]
+
+
+def refuse_retired(tx: Connection, device_id: str, cause: str, actor: str, at: int) -> None:
+    """The audit line of an order that was not made; a repeated decision adds none."""
+    columns = audit_lines.c
+    known = select(columns.id).where(columns.object == order_id_of(cause), columns.action == "work_order.refused")
+    if tx.scalar(known.limit(1)) is None:
+        detail = {"device_id": device_id, "cause": cause, "reason": "device_retired"}
+        audit.record(tx, at, actor, "work_order.refused", order_id_of(cause), detail)
+
+
+def _mark_repeats(tx: Connection, made: Sequence[Mapping[str, Any]]) -> None:
+    """What comes back within a day after it was fixed is a repeat fault of the order that fixed it."""
+    columns = work_order.c
+    for row in made:
+        if not row["cause"].startswith("alarm:"):
+            continue
+        before = tx.scalar(
+            select(columns.id)
+            .where(
+                columns.device_id == row["device_id"],
+                columns.subject == row["subject"],
+                columns.id != row["id"],
+                columns.done_at >= row["created_at"] - service_levels.REPEAT_WITHIN_MS,
+            )
+            .order_by(columns.done_at.desc())
+            .limit(1)
+        )
+        if before is not None:
+            tx.execute(update(work_order).where(columns.id == row["id"]).values(repeat_of=before))
 
 
 def revive(tx: Connection, changes: Sequence[AlarmChange], at: int) -> list[OrderMove]:
@@ -157,7 +193,19 @@ def revive(tx: Connection, changes: Sequence[AlarmChange], at: int) -> list[Orde
     if causes:
         columns = work_order.c
         rows = tx.execute(select(work_order).where(columns.cause.in_(causes), columns.state.in_(events))).all()
-        moved += [move(tx, row, events[row.state], DISPATCHER, at, note="the alarm came back") for row in rows]
+        for row in rows:
+            again = row.done_at is not None and at - row.done_at <= service_levels.REPEAT_WITHIN_MS
+            moved.append(
+                move(tx, row, events[row.state], DISPATCHER, at, note="the alarm came back", reason="came_back")
+            )
+            if row.verified_at is not None:  # it had been fixed: this is another fault, with a clock of its own
+                fresh = service_levels.deadlines(row.priority, row.limit_ms, at, 0)
+                values = {"clock_from": at, "paused_ms": 0, "told_overdue": 0, "acknowledged_at": None}
+                tx.execute(
+                    update(work_order)
+                    .where(columns.id == row.id)
+                    .values(**values, **fresh, on_site_at=None, repeat_of=row.id if again else row.repeat_of)
+                )
     return moved
 
 
@@ -172,88 +220,88 @@ def cancel_unwanted(tx: Connection, changes: Sequence[NeedChange], now_ms: int) 
         select(work_order).where(columns.device_id.in_(devices), columns.state.in_(_NOBODY_COMMITTED))
     ).all()
     return [
-        move(tx, row, OrderEvent.CANCEL, DISPATCHER, now_ms, note="no longer needed")
+        move(tx, row, OrderEvent.CANCEL, DISPATCHER, now_ms, note="no longer needed", reason="not_needed")
         for row in rows
         if any(row.cause.startswith(prefix) and row.created_at <= at for prefix, at in gone.items())
     ]
 
 
 def move(
-    tx: Connection, order: Row[Any], event: OrderEvent, actor: str, at: int, *, note: str = "", person_id: str = ""
+    tx: Connection,
+    order: Row[Any],
+    event: OrderEvent,
+    actor: str,
+    at: int,
+    *,
+    note: str = "",
+    reason: str = "",
+    person_id: str = "",
 ) -> OrderMove:
-    """One transition of one order; `person_id` gives it to somebody.
+    """One transition of one order, a whole row of `work_order`; `person_id` gives it to somebody.
 
     Raises:
         IllegalTransitionError: not possible in the order's state, or the order changed meanwhile.
+        NotProvenError: nobody scanned the device's code since the order was (re-)opened.
     """
     after = ORDER.next(OrderState(order.state), event)
-    values = {"b_id": order.id, "b_before": order.state, "b_after": after.value, "b_at": at}
-    done = tx.execute(_give, {**values, "b_person": person_id}) if person_id else tx.execute(_move, values)
+    values = _consequences(order, event, reason, at)
+    if person_id:
+        values["assigned_to"] = person_id
+        if order.scanned_by not in {None, person_id}:  # who goes there next proves it anew
+            values.update(scanned_at=None, scanned_by=None)
+    columns = work_order.c
+    done = tx.execute(
+        update(work_order)
+        .where(columns.id == order.id, columns.state == order.state)
+        .values(state=after.value, changed_at=at, **values)
+    )
     if done.rowcount != 1:
-        from_now = tx.scalar(select(work_order.c.state).where(work_order.c.id == order.id))
+        from_now = tx.scalar(select(columns.state).where(columns.id == order.id))
         ORDER.next(OrderState(str(from_now)), event)  # names the state it is in now
         raise RuntimeError(f"order {order.id} changed while it was held")
     moved = OrderMove(order.id, order.device_id, order.state, after.value, person_id or order.assigned_to)
-    _note(tx, [_transition(moved, event, at, actor, note=note)])
+    _note(tx, [_transition(moved, event, at, actor, note=note, reason=reason)])
     return moved
 
 
-def assign(tx: Connection, at: int) -> list[OrderMove]:
-    """Give every dispatchable order to the crew member with the fewest open ones, the most urgent order first.
-
-    Without a crew the orders stay dispatchable; the next call finds them.
-    """
-    columns = work_order.c
-    waiting = tx.execute(
-        select(columns.id, columns.device_id, columns.state, columns.assigned_to)
-        .where(columns.state == OrderState.DISPATCHABLE.value)
-        .order_by(columns.due_at, columns.id)
-        .limit(_ASSIGNED_AT_ONCE_MAX)
-        .with_for_update(skip_locked=True)
-    ).all()
-    crew = _open_orders_by_person(tx) if waiting else []
-    if not crew:
-        return []
-    heapq.heapify(crew)
-    moves: list[OrderMove] = []
-    for order in waiting:
-        count, person_id = heapq.heappop(crew)
-        heapq.heappush(crew, (count + 1, person_id))
-        moves.append(OrderMove(order.id, order.device_id, order.state, OrderState.ASSIGNED.value, person_id))
-    tx.execute(
-        _give,
-        [
-            {
-                "b_id": moved.id,
-                "b_before": moved.before,
-                "b_after": moved.after,
-                "b_at": at,
-                "b_person": moved.assigned_to,
-            }
-            for moved in moves
-        ],
-    )
-    _note(tx, [_transition(moved, OrderEvent.ASSIGN, at, DISPATCHER) for moved in moves])
-    return moves
+def _consequences(order: Row[Any], event: OrderEvent, reason: str, at: int) -> dict[str, Any]:
+    """What a move changes beside the state: the clock of the service level, the proof, the figures."""
+    values: dict[str, Any] = {}
+    if event is OrderEvent.ACCEPT:
+        values["acknowledged_at"] = order.acknowledged_at or at
+    elif event is OrderEvent.START:
+        values["on_site_at"] = order.on_site_at or at
+    elif event is OrderEvent.GIVE_UP:
+        values["told_nobody"] = 0  # its own news: what becomes of it is for somebody to decide
+    elif event is OrderEvent.HOLD and reason in reasons.HOLD_PAUSES:
+        values["paused_at"] = at
+    elif event is OrderEvent.COMPLETE:
+        if order.scanned_at is None:
+            raise NotProvenError("Scan the device's code on site first.")
+        values.update(done_at=at, verify_by=at + service_levels.NORMAL_WITHIN_MS[order.skill], verified_at=None)
+    elif event in {OrderEvent.REOPEN, OrderEvent.RELEASE}:
+        values.update(done_at=None, verify_by=None, verified_at=None, scanned_at=None, scanned_by=None)
+        if event is OrderEvent.REOPEN:
+            values["reopened"] = order.reopened + 1
+    if event is not OrderEvent.HOLD and order.paused_at is not None:
+        paused_ms = order.paused_ms + max(0, at - order.paused_at)
+        values.update(paused_at=None, paused_ms=paused_ms)
+        values.update(service_levels.deadlines(order.priority, order.limit_ms, order.clock_from, paused_ms))
+    return values
 
 
-def _open_orders_by_person(tx: Connection) -> list[tuple[int, str]]:
-    crew = tx.scalars(select(person.c.id).where(person.c.role == "crew", person.c.disabled_at.is_(None))).all()
-    columns = work_order.c
-    busy = tx.execute(
-        select(columns.assigned_to, func.count())
-        .where(
-            columns.assigned_to.in_(crew),
-            columns.state.in_(OPEN_STATES),
-            columns.state != OrderState.DISPATCHABLE.value,
-        )
-        .group_by(columns.assigned_to)
-    )
-    counts: Counter[str] = Counter({row[0]: row[1] for row in busy})
-    return [(counts[person_id], person_id) for person_id in crew]
+def set_priority(tx: Connection, order: Row[Any], priority: str, at: int) -> None:
+    """Another priority brings its own service level; the clock runs on from where it began."""
+    deadlines = service_levels.deadlines(priority, 0, order.clock_from, order.paused_ms)
+    by = (deadlines["acknowledge_by"], deadlines["on_site_by"], deadlines["due_at"])
+    told = sum(1 << bit for bit, limit in enumerate(by) if order.told_overdue & (1 << bit) and limit <= at)
+    values = {"priority": priority, "limit_ms": 0, "told_overdue": told, **deadlines}
+    tx.execute(update(work_order).where(work_order.c.id == order.id).values(**values))
 
 
-def _transition(moved: OrderMove, event: OrderEvent, at: int, actor: str, *, note: str = "") -> dict[str, Any]:
+def _transition(
+    moved: OrderMove, event: OrderEvent, at: int, actor: str, *, note: str = "", reason: str = ""
+) -> dict[str, Any]:
     return {
         "order_id": moved.id,
         "event": event.value,
@@ -262,6 +310,7 @@ def _transition(moved: OrderMove, event: OrderEvent, at: int, actor: str, *, not
         "at": at,
         "actor": actor,
         "note": note,
+        "reason": reason,
     }
 
 

@@ -1,7 +1,8 @@
 """Delivers what the outbox holds, after the commit that put it there.
 
-Two loops lease rows, one for emergencies and one for all else; each attempt is a task of its own, and each
-channel has its own room, so neither a full queue nor a hanging channel delays another. A finished attempt
+Three loops lease rows: emergencies, what became of them, and all else. Each attempt is a task of its own, and each
+channel has its own room, so neither a full queue nor a hanging channel delays another. Right before it is sent a row
+is looked at once more: whoever was told that somebody took over is not paged. A finished attempt
 is written together with all others that finished meanwhile. Whoever is killed leaves leases that run out;
 the rows are then delivered again under the same delivery id.
 """
@@ -9,17 +10,19 @@ the rows are then delivered again under the same delivery id.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
 import structlog
 from sqlalchemy import Connection
 
-from cloud.dispatch import leases, metrics, outages
+from cloud.dispatch import attempts, late, leases, metrics, outages
 from cloud.dispatch.leases import Leased, Moment, Outcome
+from cloud.dispatch.letters import EMERGENCY, FOLLOW_UP, ORDINARY, PERSON
 from cloud.metrics import NOTIFY_SECONDS
-from cloud.ports import Database, NotDeliveredError, NotificationChannel
+from cloud.ports import AddressRefusedError, Database, NotDeliveredError, NotificationChannel, PersonalChannel
+from cloud.synthetic import PROBE_CHANNEL
 from fleet.clock import MILLISECONDS_PER_SECOND, Clock
 from fleet.milestones import reached
 from fleet.randomness import Randomness
@@ -33,7 +36,7 @@ ERROR_CHARACTERS_MAX: Final = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Urgency:
-    """How one of the two loops treats its rows. Times in real seconds.
+    """How a loop treats its rows. Times in real seconds.
 
     `in_hand_max`: rows per channel that may be on their way at the same time.
     """
@@ -54,13 +57,16 @@ class Urgency:
 EMERGENCIES: Final = Urgency(
     in_hand_max=64, timeout_s=4.0, lease_s=8.0, backoff_s_first=0.2, backoff_s_max=2.0, attempts_max=500
 )
+FOLLOW_UPS: Final = Urgency(
+    in_hand_max=64, timeout_s=10.0, lease_s=20.0, backoff_s_first=0.2, backoff_s_max=60.0, attempts_max=30
+)
 ALL_ELSE: Final = Urgency(
     in_hand_max=8, timeout_s=15.0, lease_s=30.0, backoff_s_first=1.0, backoff_s_max=300.0, attempts_max=20
 )
 
 
 class _Loop:
-    def __init__(self, urgency: Urgency, *, urgent: bool) -> None:
+    def __init__(self, urgency: Urgency, urgent: int) -> None:
         self.urgency = urgency
         self.urgent = urgent
         self.woken = asyncio.Event()
@@ -81,7 +87,9 @@ class Outbox:
         owner: str,
         sole_owner: bool = False,
         poll_s: float = 1.0,
+        personal: Sequence[PersonalChannel] = (),
         emergencies: Urgency = EMERGENCIES,
+        follow_ups: Urgency = FOLLOW_UPS,
         all_else: Urgency = ALL_ELSE,
     ) -> None:
         """Nothing runs before `run`.
@@ -90,6 +98,7 @@ class Outbox:
             database: where the outbox is.
             clock: business time of the rows, and real seconds.
             channels: what rows can be delivered through; rows of other channels wait for a process that has them.
+            personal: the same for rows that name a person.
             real_now_ms: wall clock of this machine, for leases.
             randomness: jitter of the waits between attempts.
             owner: names this process and start; no two may share it.
@@ -97,20 +106,25 @@ class Outbox:
                 predecessor are freed at the start.
             poll_s: real seconds between looks without being woken.
             emergencies: treatment of urgent rows.
+            follow_ups: treatment of what became of them.
             all_else: treatment of the others.
         """
         self._database = database
         self._clock = clock
         self._channels = {channel.name: channel for channel in channels}
+        self._personal = {channel.name: channel for channel in personal}
+        self._names = (*self._channels, *self._personal)
         self._real_now_ms = real_now_ms
         self._randomness = randomness
         self._owner = owner
         self._sole_owner = sole_owner
         self._poll_s = poll_s
-        self._loops = (_Loop(emergencies, urgent=True), _Loop(all_else, urgent=False))
+        self._loops = (_Loop(emergencies, EMERGENCY), _Loop(follow_ups, FOLLOW_UP), _Loop(all_else, ORDINARY))
         self._leases_taken = 0
         self._outcomes: list[tuple[_Loop, Outcome]] = []  # bounded by the rooms of all channels
         self._something_finished = asyncio.Event()
+        self._asked: list[tuple[Leased, asyncio.Future[bool]]] = []  # bounded like the outcomes
+        self._something_asked = asyncio.Event()
 
     def wake(self) -> None:
         """There may be something new: call it after the commit, on the event loop's thread."""
@@ -127,6 +141,7 @@ class Outbox:
             for loop in self._loops:
                 tasks.create_task(self._serve(loop, tasks))
             tasks.create_task(self._write_outcomes())
+            tasks.create_task(self._look_again())
 
     async def _serve(self, loop: _Loop, tasks: asyncio.TaskGroup) -> None:
         while True:
@@ -145,7 +160,7 @@ class Outbox:
     async def _lease(self, loop: _Loop) -> tuple[list[Leased], float]:
         """Rows to deliver now; without any, how many real seconds to wait at most."""
         urgency = loop.urgency
-        room = {name: urgency.in_hand_max - loop.in_hand[name] for name in self._channels}
+        room = {name: urgency.in_hand_max - loop.in_hand[name] for name in self._names}
         for name, free in room.items():
             if free <= 0:
                 metrics.SATURATED.labels(name).inc()
@@ -182,41 +197,83 @@ class Outbox:
 
     async def _deliver(self, loop: _Loop, leased: Leased) -> None:
         urgency = loop.urgency
+        if not await self._is_still_wanted(leased):
+            metrics.RECALLED.labels(leased.channel).inc()
+            self._finished(loop, Outcome(leased, self._clock.now_ms(), result=leases.RECALLED))
+            return
         started_s = self._clock.monotonic_s()
         error: str | None = None
+        result = attempts.DELIVERED
         reached("dispatch.before_delivery")
         try:
             async with asyncio.timeout(urgency.timeout_s):
-                await self._channels[leased.channel].send(leased.notification(), delivery_id=leased.delivery_id)
+                await self._send(leased)
             reached("dispatch.after_delivery")
         except TimeoutError:
-            error = f"no answer within {urgency.timeout_s:g} s"
+            error, result = f"no answer within {urgency.timeout_s:g} s", attempts.TIMED_OUT
+        except AddressRefusedError as refusal:
+            error, result = str(refusal) or "address refused", attempts.REFUSED
         except NotDeliveredError as refusal:
-            error = str(refusal) or "not accepted"
+            error, result = str(refusal) or "not accepted", attempts.FAILED
         except Exception as failure:
             # A defect in one channel must not stop the others: the row is tried again, and then given up loudly.
             log.exception("outbox_channel_failed", channel=leased.channel, delivery_id=leased.delivery_id)
-            error = repr(failure)
-        metrics.SEND_SECONDS.labels(leased.channel).observe(self._clock.monotonic_s() - started_s)
-        self._outcomes.append((loop, self._outcome(urgency, leased, error)))
+            error, result = repr(failure), attempts.FAILED
+        took_s = self._clock.monotonic_s() - started_s
+        metrics.SEND_SECONDS.labels(leased.channel).observe(took_s)
+        outcome = self._outcome(urgency, leased, error, result)
+        self._finished(loop, replace(outcome, duration_ms=round(took_s * MILLISECONDS_PER_SECOND)))
+
+    async def _send(self, leased: Leased) -> None:
+        if leased.channel in self._channels:
+            await self._channels[leased.channel].send(leased.notification(), delivery_id=leased.delivery_id)
+            return
+        recipient = leased.recipient
+        if recipient is None or not (recipient.address or leased.channel == PERSON):
+            raise AddressRefusedError("this contact point was removed")
+        await self._personal[leased.channel].send_to(leased.notification(), recipient, delivery_id=leased.delivery_id)
+
+    def _finished(self, loop: _Loop, outcome: Outcome) -> None:
+        self._outcomes.append((loop, outcome))
         self._something_finished.set()
 
-    def _outcome(self, urgency: Urgency, leased: Leased, error: str | None) -> Outcome:
+    async def _is_still_wanted(self, leased: Leased) -> bool:
+        asked: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._asked.append((leased, asked))
+        self._something_asked.set()
+        return await asked
+
+    async def _look_again(self) -> None:
+        """One look at the database for all attempts that are about to begin."""
+        while True:
+            await self._something_asked.wait()
+            self._something_asked.clear()
+            asked, self._asked = self._asked, []
+            wanted = await self._database.read(partial(leases.still_wanted, rows=[leased for leased, _ in asked]))
+            for leased, answer in asked:
+                if not answer.done():
+                    answer.set_result(leased.id in wanted)
+
+    def _outcome(self, urgency: Urgency, leased: Leased, error: str | None, result: str) -> Outcome:
         now_ms = self._clock.now_ms()
         if error is None:
+            if leased.channel == PERSON:  # it was brought into the outbox again, in a commit that ended this row
+                return Outcome(leased, now_ms, result=leases.ROUTED)
             metrics.DELIVERED.labels(leased.channel).inc()
-            if leased.urgent:
+            # People are measured, not the probe, and not what was to wait for an earlier channel.
+            if leased.urgent == EMERGENCY and leased.stage == 0 and leased.channel != PROBE_CHANNEL:
                 waited_s = (now_ms - leased.created_at) / MILLISECONDS_PER_SECOND / self._clock.speed
                 NOTIFY_SECONDS.observe(max(0.0, waited_s))
-            return Outcome(leased, now_ms)
+            return Outcome(leased, now_ms, result=result)
         error = error[:ERROR_CHARACTERS_MAX]
         metrics.FAILED.labels(leased.channel).inc()
-        if leased.attempt >= urgency.attempts_max:
+        if leased.attempt >= urgency.attempts_max or result == attempts.REFUSED:
             metrics.GIVEN_UP.labels(leased.channel).inc()
             log.error("outbox_given_up", channel=leased.channel, delivery_id=leased.delivery_id, error=error)
-            return Outcome(leased, now_ms, error)
+            ended = attempts.REFUSED if result == attempts.REFUSED else attempts.GIVEN_UP
+            return Outcome(leased, now_ms, error, result=ended)
         wait_s = urgency.backoff_s(leased.attempt, self._randomness) * self._clock.speed
-        return Outcome(leased, now_ms, error, now_ms + round(wait_s * MILLISECONDS_PER_SECOND))
+        return Outcome(leased, now_ms, error, now_ms + round(wait_s * MILLISECONDS_PER_SECOND), result)
 
     async def _write_outcomes(self) -> None:
         while True:
@@ -225,8 +282,9 @@ class Outbox:
             batch, self._outcomes = self._outcomes, []
             outcomes = [outcome for _, outcome in batch]
             reached("dispatch.before_delivered_mark")
-            fenced = await self._database.write(partial(self._finish, outcomes=outcomes))
+            fenced, not_recalled = await self._database.write(partial(self._finish, outcomes=outcomes))
             reached("dispatch.after_delivered_mark")
+            metrics.NOT_RECALLED.inc(not_recalled)
             if fenced:
                 metrics.FENCED.inc(fenced)
                 log.warning("outbox_fenced", rows=fenced)
@@ -234,7 +292,11 @@ class Outbox:
                 loop.in_hand[outcome.leased.channel] -= 1
             self.wake()  # there is room again, and a retry may be due earlier than the loops know
 
-    def _finish(self, tx: Connection, outcomes: Sequence[Outcome]) -> int:
+    def _finish(self, tx: Connection, outcomes: Sequence[Outcome]) -> tuple[int, int]:
+        outcomes = late.ended(outcomes)
         fenced = leases.finish(tx, outcomes)
-        outages.announce(tx, outcomes, list(self._channels), self._clock.speed)
-        return fenced
+        not_recalled = attempts.settle(tx, outcomes)
+        late.remember(tx, outcomes)
+        ended = [outcome for outcome in outcomes if outcome.result not in leases.NOT_WRITTEN]
+        outages.announce(tx, ended, self._names, self._clock.speed)
+        return fenced, not_recalled

@@ -5,12 +5,12 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from cloud.dispatch import alarms, calls, floods, notices, orders
+from cloud.dispatch import alarms, calls, drills, floods, incidents, notices, orders
 from cloud.dispatch.floods import Notice
 from cloud.dispatch.notices import INBOX, Place
 from cloud.dispatch.orders import OrderMove
-from cloud.model import AlarmChange, CallChange, Decisions, NeedChange, Notification
-from fleet.incident import AlarmEvent, AlarmState
+from cloud.model import AlarmChange, CallChange, Decisions, HidingChange, NeedChange, Notification, ViewChange
+from fleet.incident import AlarmEvent, AlarmState, AlarmView
 from fleet.kind import Text
 
 CHANNELS_MAX: Final = 16
@@ -40,12 +40,24 @@ class Dispatch:
             return []
         new_calls = calls.record(tx, decisions.calls) if decisions.calls else []
         new_alarms = alarms.record(tx, decisions.alarms) if decisions.alarms else []
-        made, moves = self._work(tx, new_alarms, decisions.needs, now_ms)
-        where = notices.places(tx, _devices_to_tell(new_calls, new_alarms, made))
+        new_views = alarms.record_views(tx, decisions.views) if decisions.views else []
+        alarms.record_hidings(tx, decisions.hidings)
+        shown = [change for change in new_views if alarms.is_shown_again(change)]
+        made, moves = self._work(tx, new_alarms, shown, decisions.needs, now_ms)
+        news = [change for change in new_alarms if alarms.is_news(change)]
+        where = notices.places(tx, _devices_to_tell(new_calls, [*news, *shown], made))
         if new_calls:
-            calls.announce(tx, new_calls, where, self.channels, now_ms=now_ms)
-        self._tell(tx, new_alarms, made, where, now_ms)
-        return [*map(_call_fact, new_calls), *map(_alarm_fact, new_alarms), *map(_order_fact, moves)]
+            drills.note(tx, new_calls, now_ms)
+            calls.announce(tx, drills.for_people(new_calls), where, self.channels, now_ms=now_ms)
+        self._tell(tx, news, shown, made, where, now_ms)
+        _call_off(tx, new_alarms, new_views, now_ms)
+        moved = incidents.on_alarms(tx, new_alarms, now_ms) if new_alarms else {}
+        for incident_id in (incident_id for incident_id, has_ended in moved.items() if has_ended):
+            floods.over(tx, incident_id, now_ms)
+        return [
+            *map(_call_fact, drills.for_pages(new_calls)), *map(_alarm_fact, new_alarms), *map(_view_fact, new_views),
+            *map(_hiding_fact, decisions.hidings), *map(_incident_fact, moved), *map(_order_fact, moves),
+        ]  # fmt: skip
 
     def system(
         self,
@@ -67,12 +79,20 @@ class Dispatch:
 
     @staticmethod
     def _work(
-        tx: Connection, new_alarms: Sequence[AlarmChange], needs: Sequence[NeedChange], now_ms: int
+        tx: Connection,
+        new_alarms: Sequence[AlarmChange],
+        shown: Sequence[ViewChange],
+        needs: Sequence[NeedChange],
+        now_ms: int,
     ) -> tuple[list[tuple[NeedChange, OrderMove]], list[OrderMove]]:
         """Make, cancel, re-open and give out orders: the needs that got one, and the last move of each order."""
-        active = [change for change in new_alarms if change.event is AlarmEvent.ACTIVATE]
+        # What is hidden asks nobody for work; it does once it is shown and still true.
+        active = [
+            change for change in new_alarms if change.event is AlarmEvent.ACTIVATE and change.view is AlarmView.SHOWN
+        ]
         again = [change for change in active if change.before is not AlarmState.NORMAL]
         moves = orders.cancel_unwanted(tx, needs, now_ms) if needs else []
+        active += [alarms.as_activation(change) for change in shown]
         moves += orders.revive(tx, again, now_ms)
         moves += orders.for_alarms(tx, active) if active else []
         made = orders.for_needs(tx, needs) if needs else []
@@ -84,32 +104,41 @@ class Dispatch:
     def _tell(
         self,
         tx: Connection,
-        new_alarms: Sequence[AlarmChange],
+        new: Sequence[AlarmChange],
+        shown: Sequence[ViewChange],
         made: Sequence[tuple[NeedChange, OrderMove]],
         where: dict[str, Place],
         now_ms: int,
     ) -> None:
-        """Alarms and work that may wait for their window; what somebody has seen meanwhile is called off."""
+        """Alarms and work that may wait for their window."""
         news = [
-            alarms.notice(change, where[change.device_id], orders.order_id_of_alarm(change), now_ms)
-            for change in new_alarms
-            if alarms.is_news(change)
+            alarms.notice(change, where[change.device_id], orders.order_id_of_alarm(change), now_ms) for change in new
         ]
+        for change in shown:
+            order_id = orders.order_id_of_alarm(alarms.as_activation(change))
+            place = where[change.device_id]
+            news.append(alarms.notice(alarms.as_activation(change), place, order_id, now_ms, change.activated_at))
         news += [_order_notice(change, move.id, where[change.device_id], now_ms) for change, move in made]
         if news:
             floods.tell(tx, news, self.channels, now_ms)
-        seen = [change.alarm_id for change in new_alarms if change.event is AlarmEvent.ACKNOWLEDGE]
-        notices.withdraw(tx, seen, "acknowledged", now_ms, urgent=False)
+
+
+def _call_off(tx: Connection, new_alarms: Sequence[AlarmChange], new_views: Sequence[ViewChange], now_ms: int) -> None:
+    """What somebody has seen meanwhile, or what follows from another alarm, is not told any more."""
+    seen = [change.alarm_id for change in new_alarms if change.event is AlarmEvent.ACKNOWLEDGE]
+    notices.withdraw(tx, seen, "acknowledged", now_ms, urgent=False)
+    hidden = [change.alarm_id for change in new_views if change.after is not AlarmView.SHOWN]
+    notices.withdraw(tx, hidden, "hidden", now_ms, urgent=False)
 
 
 def _devices_to_tell(
     new_calls: Sequence[CallChange],
-    new_alarms: Sequence[AlarmChange],
+    alarms_to_tell: Sequence[AlarmChange | ViewChange],
     made: Sequence[tuple[NeedChange, OrderMove]],
 ) -> list[str]:
     return [
         *(change.device_id for change in new_calls),
-        *(change.device_id for change in new_alarms if alarms.is_news(change)),
+        *(change.device_id for change in alarms_to_tell),
         *(change.device_id for change, _ in made),
     ]
 
@@ -164,9 +193,41 @@ def _alarm_fact(change: AlarmChange) -> dict[str, Any]:
         "key": change.definition.key,
         "priority": change.definition.priority.value,
         "state": change.after.value,
+        "view": change.view.value,
         "at": change.at,
         "actor": change.actor,
     }
+
+
+def _view_fact(change: ViewChange) -> dict[str, Any]:
+    return {
+        "topic": "alarm",
+        "id": change.alarm_id,
+        "device_id": change.device_id,
+        "kind": change.kind,
+        "key": change.definition.key,
+        "priority": change.definition.priority.value,
+        "state": change.state.value,
+        "view": change.after.value,
+        "at": change.at,
+        "actor": change.actor,
+    }
+
+
+def _hiding_fact(change: HidingChange) -> dict[str, Any]:
+    return {
+        "topic": "hiding",
+        "id": change.id,
+        "device_id": change.device_id,
+        "key": change.key,
+        "form": change.form,
+        "ended_at": change.ended_at,
+        "at": change.at,
+    }
+
+
+def _incident_fact(incident_id: str) -> dict[str, Any]:
+    return {"topic": "incident", "id": incident_id}
 
 
 def _order_fact(move: OrderMove) -> dict[str, Any]:

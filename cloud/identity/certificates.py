@@ -4,7 +4,7 @@ issued ─► proven (its device was heard with it) ─► superseded (a later o
    └──────────┴─────────────┴─► revoked, or over by its date
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, and_, exists, func, select, text, update
@@ -29,7 +29,13 @@ _ASK: Final = text("""
 
 _ADOPT: Final = text("""
     INSERT INTO certificate (serial, device_id, fingerprint, origin, chain, issued_at, expires_at, proven_at)
-    VALUES (:serial, :device_id, :serial, 'prepared', '', :at, :until, :at) ON CONFLICT DO NOTHING
+    SELECT :serial, :device_id, :serial, 'prepared', '', :at, :until, :at
+    WHERE NOT EXISTS (SELECT 1 FROM certificate WHERE device_id = :device_id)
+    ON CONFLICT DO NOTHING
+""")
+_PREPARED: Final = text("""
+    INSERT INTO certificate (serial, device_id, fingerprint, origin, chain, issued_at, expires_at)
+    VALUES (:serial, :device_id, :serial, 'prepared', '', :at, :until) ON CONFLICT DO NOTHING
 """)
 
 
@@ -102,8 +108,20 @@ def prove(tx: Connection, device_id: str, serial: str, at: int) -> None:
 
 
 def _adopt(tx: Connection, device_id: str, serial: str, at: int) -> None:
-    """A device prepared in bulk speaks for the first time: now its certificate can be revoked, too."""
+    """A device prepared elsewhere speaks for the first time: now its certificate can be revoked, too.
+
+    Only if nothing is known of its certificates: the name it gives is its own word, and must not hide the true one.
+    """
     tx.execute(_ADOPT, {"serial": serial, "device_id": device_id, "at": at, "until": at + LEAF_DAYS * DAY_MS})
+
+
+def prepared(tx: Connection, made: Iterable[tuple[str, str, int, int]]) -> None:
+    """(serial, device, from, until) of certificates made at a desk; those that are known already stay as they are."""
+    rows = [
+        {"serial": serial, "device_id": device_id, "at": at, "until": until} for serial, device_id, at, until in made
+    ]
+    if rows:
+        tx.execute(_PREPARED, rows)
 
 
 def revoke_all(tx: Connection, device_id: str, reason: str, at: int) -> int:

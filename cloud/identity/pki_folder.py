@@ -17,6 +17,7 @@ import datetime as dt
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -33,7 +34,7 @@ from cloud.identity.authority import (
     Revoked,
     write_secret,
 )
-from cloud.identity.pki import PkiError
+from cloud.identity.pki import BACKDATED, LEAF_DAYS, PkiError
 from cloud.identity.revocation_list import ListState, RevocationList, WatchedReload
 from fleet.topics import is_device_id
 
@@ -42,6 +43,8 @@ __all__ = ["DOMAINS", "PASSPHRASE_CHARACTERS_MIN", "Domain", "Expiry", "FolderSi
 Domain = Literal["devices", "services"]
 DOMAINS: Final[tuple[Domain, ...]] = ("devices", "services")
 PASSPHRASE_CHARACTERS_MIN: Final = 12
+PRUNED_AFTER: Final = dt.timedelta(days=7)
+"""So long after everything that they signed has ended forerunners of an intermediate are kept."""
 _PUBLIC: Final = 0o644
 _HOST: Final = re.compile(r"[A-Za-z0-9.:_-]{1,253}")
 
@@ -172,7 +175,11 @@ class PkiFolder:
         return issued, path
 
     def refresh_list(self, now: dt.datetime, revoked: Iterable[Revoked] = ()) -> ListState:
-        """Write the revocation list again: same entries and `revoked`, new dates. The broker is not told."""
+        """Write the revocation list again: same entries and `revoked`, new dates. The broker is not told.
+
+        Forerunners of the intermediate of which nothing is valid any more go: they need no list.
+        """
+        self._prune("devices", now)
         return RevocationList(self.device_authority, self.revocation_file, WatchedReload()).write(revoked, now)
 
     # --- reading -----------------------------------------------------------------------------------------------
@@ -207,6 +214,15 @@ class PkiFolder:
             yield self._expiry(name, path_found, 30, f"{fix}, then restart what uses it")
         for path_found in sorted((issued / "devices").glob("*.pem")) if devices else ():
             yield self._expiry(path_found.stem, path_found, 0, "the device renews by itself; enrol it again if not")
+
+    def prepared(self, since_s: float = 0.0) -> Iterator[tuple[str, str, int, int]]:
+        """(serial, device, from, until in ms) of devices' certificates put here after `since_s`; no unreadable ones."""
+        for path in sorted((self.directory / "issued" / "devices").glob("*.pem")):
+            with suppress(OSError, PkiError):
+                if path.stat().st_mtime >= since_s:
+                    made = self._certificate(path)
+                    at, until = made.not_valid_before_utc, made.not_valid_after_utc
+                    yield pki.serial_hex(made), path.stem, round(at.timestamp() * 1000), round(until.timestamp() * 1000)
 
     # --- inside ------------------------------------------------------------------------------------------------
 
@@ -246,6 +262,14 @@ class PkiFolder:
     def _previous(self, domain: Domain) -> Iterator[tuple[x509.Certificate, ec.EllipticCurvePrivateKey]]:
         for path in sorted((self.directory / "online" / "previous").glob(f"{domain}-*.pem")):
             yield self._certificate(path), _key(path.with_suffix(".key"))
+
+    def _prune(self, domain: Domain, now: dt.datetime) -> None:
+        # Its forerunners signed nothing after the present one was made.
+        last_signed = self._certificate(self.online_files(domain)[0]).not_valid_before_utc + BACKDATED
+        if now < last_signed + dt.timedelta(days=LEAF_DAYS) + PRUNED_AFTER:
+            return
+        for path in (self.directory / "online" / "previous").glob(f"{domain}-*"):
+            path.unlink()
 
     def _certificate(self, path: Path) -> x509.Certificate:
         try:

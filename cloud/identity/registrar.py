@@ -6,7 +6,7 @@ command line, made them; two registrars at once do the same work once, because a
 
 import asyncio
 import datetime as dt
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +32,8 @@ _log = structlog.get_logger(__name__)
 
 LOOK_S: Final = 0.5
 COUNT_S: Final = 60.0
+PUBLISH_AGAIN_S: Final = 5.0
+"""A list that could not be published is tried again after this; live sessions end meanwhile all the same."""
 BATCH_MAX: Final = 100
 ACTOR: Final = "registrar"
 _OVERLAP_MS: Final = 60_000
@@ -62,10 +64,14 @@ class Registrar:
         signer: DeviceSigner,
         around: Surroundings,
         *,
-        publish_list: Callable[[], Awaitable[None]],
+        publish_list: Callable[[], Awaitable[bool]],
         end_session: Callable[[str], Awaitable[None]],
+        prepared: Callable[[float], Iterable[tuple[str, str, int, int]]] = lambda _: (),
     ) -> None:
-        """`publish_list` puts what the database holds as revoked on the list and returns when the broker has it."""
+        """`publish_list` puts what the database holds as revoked on the list; true once the broker has read it.
+
+        `prepared` lists certificates made at a desk since that moment (file time, seconds): so they can be revoked.
+        """
         self.expiring = 0
         """Devices whose certificate ends within two weeks and was not renewed."""
         self._database = database
@@ -78,7 +84,11 @@ class Registrar:
         self._since_ms = 0
         self._counted_s = float("-inf")
         self._unended: dict[str, None] = {}
+        self._ended: dict[str, int] = {}
+        self._publish_again_s = float("-inf")
         self._folder_problem = ""
+        self._prepared = prepared
+        self._imported_s = 0.0
 
     def wake(self) -> None:
         """There is work: look at once."""
@@ -122,6 +132,10 @@ class Registrar:
         before = now_ms + certificates.EXPIRES_SOON_MS
         self.expiring = await self._database.read(lambda tx: certificates.expiring_count(tx, before))
         await self._database.write(lambda tx: enrolments.expire(tx, now_ms - DECIDE_WITHIN_MS, now_ms))
+        made = await asyncio.to_thread(lambda: list(self._prepared(self._imported_s)))
+        if made:
+            await self._database.write(lambda tx: certificates.prepared(tx, made))
+        self._imported_s = now_ms / 1000 - 2 * COUNT_S
 
     async def _once(self, work: Callable[[Connection], None]) -> None:
         try:
@@ -195,17 +209,27 @@ class Registrar:
         rows, revoked = await self._database.read(
             lambda tx: (certificates.newly_revoked(tx, since - _OVERLAP_MS), _revoked_since(tx, since - _OVERLAP_MS))
         )
-        self._since_ms = now_ms
         fresh = [row for row in rows if row.serial not in self._carried]
         gone = [device_id for device_id, at in revoked if self._carried.get(f"device {device_id}") != at]
-        if fresh or gone:
-            await self._publish_list()
-        self._carried.update({row.serial: row.revoked_at for row in fresh})
-        for device_id, at in revoked:
-            self._carried[f"device {device_id}"] = at
-        self._unended.update(dict.fromkeys(gone))
+        carried_out = not (fresh or gone) or await self._publish()
+        self._unended.update({device_id: None for device_id, at in revoked if self._ended.get(device_id) != at})
+        self._ended.update(revoked)
         await self._end_sessions(list(self._unended))
+        if not carried_out:  # looked for again from the same moment on, until the broker has the list
+            return
+        self._since_ms = now_ms
+        self._carried.update({row.serial: row.revoked_at for row in fresh})
+        self._carried.update({f"device {device_id}": at for device_id, at in revoked})
+        self._ended = {device_id: at for device_id, at in self._ended.items() if at >= since - 2 * _OVERLAP_MS}
         self._carried = {key: at for key, at in self._carried.items() if at >= since - 2 * _OVERLAP_MS}
+
+    async def _publish(self) -> bool:
+        now_s = self._around.clock.monotonic_s()
+        if now_s < self._publish_again_s:
+            return False
+        published = await self._publish_list()
+        self._publish_again_s = float("-inf") if published else now_s + PUBLISH_AGAIN_S
+        return published
 
     async def _end_sessions(self, device_ids: Sequence[str]) -> None:
         for device_id in device_ids:

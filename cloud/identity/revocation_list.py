@@ -305,16 +305,17 @@ class RevocationKeeper:
             _log.error("revocation list not told of", reason=str(error))
             self._failure = str(error)
 
-    async def refresh(self) -> None:
-        """Publish now. A failure is logged once, tried again every minute, and stands in `problem`."""
+    async def refresh(self) -> bool:
+        """Publish now; whether the broker has it. A failure is logged once, tried again, and stands in `problem`."""
         try:
             await self._revocations.publish(await self._source(), self._real_now())
         except (RevocationListError, PkiError) as error:
             if str(error) != self._failure:
                 _log.error("revocation list not refreshed", reason=str(error))
             self._failure = str(error)
-        else:
-            self._failure = ""
+            return False
+        self._failure = ""
+        return True
 
     def problem(self) -> str:
         """What people are to know, with the fix; "" when all is well."""

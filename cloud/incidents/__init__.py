@@ -1,1 +1,1 @@
-"""Many alarms of one cause as one incident with its list."""
+"""Incidents as people see them: many alarms with one cause, told as one; and the sites that devices share."""

@@ -34,8 +34,13 @@ class Acknowledger:
         self._welcomes: list[Downstream] = []
         self._trusted: dict[str, tuple[str, ...]] = {}  # device → key ids that its last hello listed
 
-    def welcome(self, lane: DeviceLane, nonce: str, now_ms: int, trusted: Collection[str] = ()) -> None:
-        """Answer a hello: signed time, generation and marks, and new command keys if it listed (`trusted`) others."""
+    def welcome(
+        self, lane: DeviceLane, nonce: str, now_ms: int, trusted: Collection[str] = (), emergency_digest: str = ""
+    ) -> None:
+        """Answer a hello: signed time, generation and marks, and new command keys if it listed (`trusted`) others.
+
+        `emergency_digest` tells the device which emergency the mark of that lane stands for.
+        """
         self._trusted[lane.device_id] = tuple(trusted)
         welcome = sign_welcome(
             Welcome(
@@ -44,6 +49,7 @@ class Acknowledger:
                 generation=lane.generation,
                 marks=lane.marks(),
                 command_keys=self._keys.announcement(trusted),
+                emergency_digest=emergency_digest,
             ),
             lane.device_id,
             *self._keys.for_welcome(trusted),

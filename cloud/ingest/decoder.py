@@ -23,6 +23,7 @@ from fleet.envelope import (
     EpochMs,
     Lane,
     Seq,
+    TimeQuality,
 )
 from fleet.kind import Kind
 from fleet.messages import Event
@@ -58,6 +59,7 @@ def telemetry_decoder(kind: Kind) -> Callable[[bytes], Any]:
         ("occurred_at", EpochMs),
         ("payload", payload),
         ("evicted_from", Union[Seq, None], None),  # noqa: UP007  # Seq is an Annotated alias at run time
+        ("time_quality", TimeQuality, TimeQuality.EXACT),
     ]
     message = msgspec.defstruct(
         f"{kind.name}_telemetry_envelope", header, frozen=True, forbid_unknown_fields=True, gc=False

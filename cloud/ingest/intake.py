@@ -23,6 +23,7 @@ from fleet.envelope import (
     EnvelopeError,
     Lane,
     Refused,
+    TimeQuality,
     decode_hello,
     decode_status,
 )
@@ -121,6 +122,7 @@ class Ingest:
         self._routes: dict[str, _Route] = {}
         self._telemetry_routes: dict[str, tuple[DeviceLane, Callable[[bytes], Any], _Route]] = {}
         self._steady_ms = 0
+        self.excused_ms = 0, 0  # not empty while our own clock seems to be wrong: see ClockWatch
 
     def forget_routes(self) -> None:
         """Lanes were replaced or removed; look every topic up afresh."""
@@ -171,6 +173,7 @@ class Ingest:
                 or not earliest <= at <= latest
                 or lane.retired
                 or lane.revoked
+                or envelope.time_quality
                 or len(payload) > MESSAGE_BYTES_MAX
                 or (
                     (len(readings) != 1 or readings[0].at != at)
@@ -288,12 +291,14 @@ class Ingest:
             return
         if now_ms - envelope.occurred_at > LATE_AFTER_MS:
             lane.presence.late += 1
+        lane.presence.time_corrected += envelope.time_quality is TimeQuality.CORRECTED
+        lane.presence.time_uncertain += envelope.time_quality is TimeQuality.UNCERTAIN
         if envelope.lane is Lane.TELEMETRY:
             # Keep the hot path's shape: a header with `payload.readings`.
             intake.telemetry.append((lane, _Whole(envelope, payload), message.payload))
             return
         if not _plausible(envelope.occurred_at, now_ms, self._steady_ms):
-            envelope = msgspec.structs.replace(envelope, occurred_at=now_ms)
+            envelope = msgspec.structs.replace(envelope, occurred_at=now_ms, time_quality=TimeQuality.UNCERTAIN)
         late = now_ms - envelope.occurred_at > LATE_AFTER_MS
         intake.events.append(Accepted(lane, envelope, message.payload, event=payload, late=late))
 
@@ -306,7 +311,7 @@ class Ingest:
         except (PayloadError, UnusableError):
             return  # refused, with its reason, when its turn comes
         if not _plausible(envelope.occurred_at, now_ms, self._steady_ms):
-            envelope = msgspec.structs.replace(envelope, occurred_at=now_ms)
+            envelope = msgspec.structs.replace(envelope, occurred_at=now_ms, time_quality=TimeQuality.UNCERTAIN)
         intake.events.append(Accepted(lane, envelope, message.payload, event=payload, early=True))
 
     def _payload(self, lane: DeviceLane, envelope: Any, now_ms: int) -> Any:
@@ -319,7 +324,7 @@ class Ingest:
             return payload  # a device with a wrong clock, or a cloud: what happened counts as of its receipt
         moments = [envelope.occurred_at, *(reading.at for reading in getattr(payload, "readings", ()))]
         for moment in moments:
-            if _plausible(moment, now_ms, self._steady_ms):
+            if _plausible(moment, now_ms, self._steady_ms) or self.excused_ms[0] < moment <= self.excused_ms[1]:
                 continue
             if moment > now_ms:
                 raise UnusableError(f"time stamp is {(moment - now_ms) // 1000} s in the future")

@@ -12,8 +12,10 @@ from cloud.signals import Topic, notify
 from cloud.tables import event, intent, quarantine, spool_mark
 
 _EVENT: Final = text("""
-    INSERT INTO event (device_id, kind, lane, boot_epoch, seq, event_id, type, occurred_at, received_at, late, body)
-    VALUES (:device_id, :kind, :lane, :boot_epoch, :seq, :event_id, :type, :occurred_at, :received_at, :late, :body)
+    INSERT INTO event
+        (device_id, kind, lane, boot_epoch, seq, event_id, type, occurred_at, received_at, late, body, time_quality)
+    VALUES (:device_id, :kind, :lane, :boot_epoch, :seq, :event_id, :type, :occurred_at, :received_at, :late, :body,
+        :time_quality)
     ON CONFLICT (device_id, event_id) DO NOTHING
 """)
 _GAP: Final = text("""
@@ -60,6 +62,7 @@ def store_event(tx: Connection, accepted: Accepted, received_at: int) -> bool:
             "received_at": received_at,
             "late": int(accepted.late),
             "body": bytes(envelope.payload).decode(),
+            "time_quality": envelope.time_quality.value,
         },
     )
     return bool(result.rowcount)

@@ -17,6 +17,7 @@ from fleet.messages import ReplyStatus
 
 _log = structlog.get_logger(__name__)
 
+REVOKED_REASON: Final = "bike_revoked"
 UNCERTAIN_REASONS: Final = frozenset({"hardware_silent", "unknown", "power_lost", "link_lost"})
 """After these the lock may have opened all the same: the ride waits for evidence until its deadline."""
 _NOT_OPENED: Final = frozenset({ReplyStatus.FAILED.value, ReplyStatus.REFUSED.value, ReplyStatus.EXPIRED.value})
@@ -89,6 +90,23 @@ def expire(tx: Connection, now_ms: int, limit: int) -> list[Row[Any]]:
     return [ride for ride in found if ride is not None]
 
 
+def end_revoked(tx: Connection, now_ms: int, limit: int) -> list[Row[Any]]:
+    """End rides on bikes that were revoked under the rider; returns them as they are now.
+
+    A ride costs what it would if the lock had closed now; one that had not begun costs nothing.
+    """
+    found = repository.on_revoked_bikes(tx, limit)
+    for ride in found:
+        if ride.state == RideState.RIDING:
+            _settle(
+                tx, ride, RideEvent.REVOKED, max(now_ms, ride.started_at), now_ms, reason=REVOKED_REASON, flag="revoked"
+            )
+        else:
+            _move(tx, ride, RideEvent.REVOKED, now_ms, reason=REVOKED_REASON)
+    ended = [repository.one(tx, ride.id, ride.person_id) for ride in found]
+    return [ride for ride in ended if ride is not None]
+
+
 def _move(tx: Connection, ride: Row[Any], event: RideEvent, at: int, **columns: Any) -> bool:
     before = RideState(ride.state)
     after = RIDE.next(before, event)
@@ -105,10 +123,16 @@ def _end(
 ) -> None:
     # The device's own time is what counts, so that a dead spot costs nothing, within what the cloud knows for sure.
     ended_at = min(max(event.occurred_at, ride.started_at), event.received_at)
+    _settle(tx, ride, happened, ended_at, event.received_at, reason=reason, flag=flag)
+
+
+def _settle(
+    tx: Connection, ride: Row[Any], happened: RideEvent, ended_at: int, at: int, *, reason: str, flag: str
+) -> None:
     fee = fees.fee_fen(ended_at - ride.started_at)
-    if not _move(tx, ride, happened, event.received_at, ended_at=ended_at, fee_fen=fee, reason=reason):
+    if not _move(tx, ride, happened, at, ended_at=ended_at, fee_fen=fee, reason=reason):
         return
-    short = fees.charge(tx, ride.id, ride.person_id, fee, event.received_at)
+    short = fees.charge(tx, ride.id, ride.person_id, fee, at)
     words = [word for word in (flag, repository.UNPAID if short else "") if word]
     if words:
-        repository.set_flags(tx, ride.id, " ".join([*ride.flagged.split(), *words]), event.received_at)
+        repository.set_flags(tx, ride.id, " ".join([*ride.flagged.split(), *words]), at)

@@ -23,6 +23,8 @@ class RideEvent(StrEnum):
     JAMMED = "jammed"
     FAILED = "failed"
     EXPIRED = "expired"
+    REVOKED = "revoked"
+    """The bike is believed no longer: whatever it says of its lock from now on is not heard."""
 
 
 RIDE: Final = Lifecycle[RideState, RideEvent](
@@ -33,9 +35,12 @@ RIDE: Final = Lifecycle[RideState, RideEvent](
         (RideState.UNLOCKING, RideEvent.JAMMED): RideState.NEVER_BEGAN,
         (RideState.UNLOCKING, RideEvent.FAILED): RideState.NEVER_BEGAN,
         (RideState.UNLOCKING, RideEvent.EXPIRED): RideState.NEVER_BEGAN,
+        (RideState.UNLOCKING, RideEvent.REVOKED): RideState.NEVER_BEGAN,
         (RideState.RIDING, RideEvent.CLOSED): RideState.ENDED,
         # A rider whose lock jams did all they could: the clock stops, the crew has the alarm.
         (RideState.RIDING, RideEvent.JAMMED): RideState.ENDED,
+        # Its end could never be proven: the rider pays up to that moment and is told.
+        (RideState.RIDING, RideEvent.REVOKED): RideState.ENDED,
     },
     final=frozenset({RideState.ENDED, RideState.NEVER_BEGAN}),
 )

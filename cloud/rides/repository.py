@@ -15,14 +15,16 @@ def bike(tx: Connection, device_id: str) -> Row[Any] | None:
     """A device in service with what its twin says: `kind, online, state`."""
     query: Select[Any] = select(device.c.kind, twin.c.online, twin.c.state)
     query = query.select_from(device.outerjoin(twin, twin.c.device_id == device.c.device_id))
-    return tx.execute(query.where(device.c.device_id == device_id, device.c.retired_at.is_(None))).first()
+    in_service = device.c.retired_at.is_(None) & device.c.revoked_at.is_(None)
+    return tx.execute(query.where(device.c.device_id == device_id, in_service)).first()
 
 
 def parked_bikes(tx: Connection, kind: str) -> list[Row[Any]]:
     """Bikes online and in no ride, with `device_id, state`."""
     taken = select(ride.c.device_id).where(ride.c.state.in_(OPEN_STATES))
     query = select(device.c.device_id, twin.c.state).join(twin, twin.c.device_id == device.c.device_id)
-    query = query.where(device.c.kind == kind, device.c.retired_at.is_(None), twin.c.online == 1)
+    query = query.where(device.c.kind == kind, device.c.retired_at.is_(None), device.c.revoked_at.is_(None))
+    query = query.where(twin.c.online == 1)
     return list(tx.execute(query.where(device.c.device_id.not_in(taken)).order_by(device.c.device_id)))
 
 
@@ -85,6 +87,14 @@ def overdue(tx: Connection, now_ms: int, limit: int) -> list[Row[Any]]:
     """Rides whose bike gave no evidence in time, earliest first."""
     query = select(ride).where(ride.c.state == RideState.UNLOCKING.value, ride.c.deadline_at < now_ms)
     return list(tx.execute(query.order_by(ride.c.deadline_at).limit(limit)))
+
+
+def on_revoked_bikes(tx: Connection, limit: int) -> list[Row[Any]]:
+    """Open rides on bikes that may not speak for themselves any more: revoked or retired."""
+    query = select(ride).join(device, device.c.device_id == ride.c.device_id)
+    unheard = device.c.revoked_at.is_not(None) | device.c.retired_at.is_not(None)
+    query = query.where(ride.c.state.in_(OPEN_STATES), unheard)
+    return list(tx.execute(query.order_by(ride.c.asked_at).limit(limit)))
 
 
 def next_deadline(tx: Connection) -> int | None:

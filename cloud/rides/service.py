@@ -16,7 +16,7 @@ from cloud.api.problem import ProblemError, conflict, not_found
 from cloud.model import EventHandler, OutcomeHandler
 from cloud.ports import CommandSender, Database
 from cloud.rides import fees, repository
-from cloud.rides.evidence import LockEvidence, expire
+from cloud.rides.evidence import LockEvidence, end_revoked, expire
 from cloud.rides.lifecycle import RIDE, RideState
 from cloud.wallet import ledger
 from devices.bike import kind, rules
@@ -218,9 +218,14 @@ class RideService:
                 continue
 
     async def _expire_due(self, now_ms: int) -> None:
-        if not await self._database.read(lambda tx: bool(repository.overdue(tx, now_ms, 1))):
+        def due(tx: Connection) -> bool:
+            return bool(repository.overdue(tx, now_ms, 1) or repository.on_revoked_bikes(tx, 1))
+
+        if not await self._database.read(due):
             return
-        ended = await self._database.write(lambda tx: expire(tx, now_ms, EXPIRE_BATCH_MAX))
+        ended = await self._database.write(
+            lambda tx: [*end_revoked(tx, now_ms, EXPIRE_BATCH_MAX), *expire(tx, now_ms, EXPIRE_BATCH_MAX)]
+        )
         for ride in ended:
             self._announce(ride)
 

@@ -1,10 +1,11 @@
 """Compiles a kind's alarm table into one cheap function."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import BaseModel
 
+from cloud.rules.timed_alarms import timed_alarms
 from fleet.incident import Priority
 from fleet.kind import AlarmDefinition, Condition, Flag, Kind, Text, Threshold, When
 
@@ -81,6 +82,7 @@ def silence_alarm(kind: Kind) -> AlarmDefinition:
         action=Text("检查电源和网络，必要时到现场", "Check power and network; go there if they are fine"),
         respond_within_s=600 if kind.emergency else 3600,
         # No order by itself: whether somebody must go there shows only after a look at power and network.
+        realarm_s=4 * 3600 if kind.emergency else None,
     )
 
 
@@ -106,6 +108,8 @@ def no_readings_alarm(kind: Kind) -> AlarmDefinition:
             "Check the hardware's supply and wire, restart it; go there if it stays",
         ),
         respond_within_s=600 if kind.emergency else 3600,
+        realarm_s=4 * 3600 if kind.emergency else None,
+        suppressed_by=(SILENT,),
     )
 
 
@@ -152,12 +156,31 @@ def identity_twice_alarm() -> AlarmDefinition:
             "the right box anew",
         ),
         respond_within_s=3600,
+        realarm_s=24 * 3600,
     )
 
 
 def link_alarms(kind: Kind) -> tuple[AlarmDefinition, ...]:
     """The alarms that every kind has; its own table stands before them."""
-    return (silence_alarm(kind), no_readings_alarm(kind), unstable_link_alarm(kind), identity_twice_alarm())
+    return (
+        silence_alarm(kind), no_readings_alarm(kind), unstable_link_alarm(kind), identity_twice_alarm(),
+        *timed_alarms(kind),
+    )  # fmt: skip
+
+
+def check_parents(definitions: Mapping[str, AlarmDefinition]) -> None:
+    """Raises ValueError for a parent that does not exist, and for alarms that would hide each other."""
+    for key in definitions:
+        seen, waiting = set[str](), list(definitions[key].suppressed_by)
+        while waiting:
+            parent = waiting.pop()
+            if parent not in definitions:
+                raise ValueError(f"alarm {key!r} is suppressed by {parent!r}, which its kind does not have")
+            if parent == key:
+                raise ValueError(f"alarm {key!r} would hide itself")
+            if parent not in seen:
+                seen.add(parent)
+                waiting += definitions[parent].suppressed_by
 
 
 LINK_ALARMS: Final = frozenset({SILENT, NO_READINGS, UNSTABLE})

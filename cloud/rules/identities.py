@@ -17,7 +17,7 @@ from cloud.rules.conditions import IDENTITY_TWICE
 from cloud.rules.desk import AlarmStatus, Desk, Storage
 from cloud.rules.moves import move_alarm
 from fleet.clock import MILLISECONDS_PER_SECOND
-from fleet.envelope import Hello
+from fleet.envelope import Envelope, Hello, content_digest
 from fleet.incident import ALARM, AlarmEvent
 from fleet.kind import AlarmDefinition
 
@@ -60,6 +60,21 @@ def on_hello(lane: DeviceLane, hello: Hello, definition: AlarmDefinition, now_ms
     return answer
 
 
+def note_emergency(lane: DeviceLane, envelope: Envelope) -> None:
+    """An emergency was taken in its turn: the device can recognise it as its own in the next welcome."""
+    for storage in lane.desk.storages:
+        if storage.storage_id == lane.storage_id:
+            storage.emergency_seq, storage.emergency_digest = envelope.seq, content_digest(envelope)
+
+
+def emergency_digest(lane: DeviceLane) -> str:
+    """Of the emergency at the lane's mark; empty if that was none that could be read."""
+    for storage in lane.desk.storages:
+        if storage.storage_id == lane.storage_id and storage.emergency_seq == lane.emergency_seq:
+            return str(storage.emergency_digest)
+    return ""
+
+
 def _sign(known: Storage, hello: Hello, *, takes_over: bool) -> str:
     if takes_over:
         return "an old storage returned"
@@ -74,6 +89,8 @@ def _remember(desk: Desk, known: Storage | None, hello: Hello) -> None:
     nonces = [] if known is None else known.nonces
     others = [one for one in desk.storages if one.storage_id != hello.storage_id]
     latest = Storage(hello.storage_id, hello.boots, hello.boot_id, [*nonces, hello.nonce][-NONCES_MAX:])
+    if known is not None:
+        latest.emergency_seq, latest.emergency_digest = known.emergency_seq, known.emergency_digest
     desk.storages = [*others, latest][-STORAGES_MAX:]
 
 

@@ -11,14 +11,22 @@ from typing import Any, Final
 import devices
 from cloud.model import Accepted, Decisions, DeviceLane, Intent, NeedChange
 from cloud.ports import IntentRefusedError
-from cloud.rules import calls, identities, links
-from cloud.rules.conditions import IDENTITY_TWICE, LINK_ALARMS, NO_READINGS, SILENT, compile_conditions, link_alarms
+from cloud.rules import acts, calls, hiding, identities, links
+from cloud.rules.conditions import (
+    IDENTITY_TWICE,
+    LINK_ALARMS,
+    NO_READINGS,
+    SILENT,
+    check_parents,
+    compile_conditions,
+    link_alarms,
+)
 from cloud.rules.desk import AlarmStatus, Desk, decode_desk, encode_desk
 from cloud.rules.links import Limits
-from cloud.rules.moves import identity, move_alarm
+from cloud.rules.moves import RULES, identity, move_alarm
 from fleet.clock import MILLISECONDS_PER_SECOND
 from fleet.envelope import Hello
-from fleet.incident import ALARM, AlarmEvent, CallState
+from fleet.incident import ALARM, ALARM_TRUE, AlarmEvent, AlarmState, AlarmView, CallState
 from fleet.kind import AlarmDefinition, CallStep, Kind
 
 LATE_MS: Final = 120_000
@@ -37,12 +45,17 @@ class _Rulebook:
         self.kind = kind
         self.definitions: tuple[AlarmDefinition, ...] = tuple(module.ALARMS)
         self.by_key = {definition.key: definition for definition in (*self.definitions, *link_alarms(kind))}
+        check_parents(self.by_key)
+        self.parents_first = tuple(sorted(enumerate(self.definitions), key=lambda pair: self._depth(pair[1].key)))
         self.limits = Limits.of(kind, self.by_key, speed)
         self.sensors = {sensor.alarm_key: sensor for sensor in getattr(module, "SENSORS", ())}
         self.judge = compile_conditions([definition.condition for definition in self.definitions], kind.reading)
         self.needs = module.needs
         self.call_steps: Mapping[str, CallStep] = module.call_steps()
         self.call_feedback = module.call_feedback
+
+    def _depth(self, key: str) -> int:
+        return 1 + max((self._depth(parent) for parent in self.by_key[key].suppressed_by), default=-1)
 
 
 class Rules:
@@ -77,7 +90,7 @@ class Rules:
         if mask != before:
             self._conditions_changed(lane, book, mask, at, now_ms, decisions)
         if desk.missed:
-            links.on_alive(lane, book.limits, now_ms, decisions)
+            self._alive(lane, book, now_ms, decisions)
         if desk.needs or book.needs(state, at):
             self._needs(lane, book, at, decisions)
 
@@ -116,7 +129,7 @@ class Rules:
     def on_heard(self, lane: DeviceLane, now_ms: int, decisions: Decisions) -> None:
         """Any other sign of life."""
         if lane.desk.missed:
-            links.on_alive(lane, self._books[lane.kind].limits, now_ms, decisions)
+            self._alive(lane, self._books[lane.kind], now_ms, decisions)
 
     def on_hello(self, lane: DeviceLane, hello: Hello, now_ms: int, decisions: Decisions) -> identities.Answer:
         """Whether it may be answered, and whether it shows one identity in two places."""
@@ -125,7 +138,9 @@ class Rules:
 
     def on_dropped(self, lane: DeviceLane, now_ms: int, decisions: Decisions) -> None:
         """Its link was lost."""
-        links.on_dropped(lane, self._books[lane.kind].limits, now_ms, decisions)
+        book = self._books[lane.kind]
+        links.on_dropped(lane, book.limits, now_ms, decisions)
+        hiding.review(lane, book.by_key, now_ms, decisions)
 
     def on_timer(self, lane: DeviceLane, now_ms: int, listening_since_ms: int | None, decisions: Decisions) -> None:
         """A due time was reached. `listening_since_ms` is None while we ourselves hear nobody."""
@@ -135,7 +150,11 @@ class Rules:
         links.on_timer(lane, book.limits, now_ms, listening_since_ms, decisions)
         if not links.holds(lane.desk, SILENT):
             for key, status in lane.desk.alarms.items():
-                self._settle(lane, book.by_key.get(key), status, now_ms, decisions)
+                self._settle(lane, book.by_key.get(key), status, now_ms, now_ms, decisions)
+        if lane.desk.alarms or lane.desk.out_of_service:
+            hiding.expire(lane, now_ms, decisions, RULES)
+            hiding.review(lane, book.by_key, now_ms, decisions)
+            self._tell_again(lane, book, now_ms, decisions)
         self._needs(lane, book, now_ms, decisions)
         calls.escalate(lane, now_ms, decisions)
 
@@ -151,6 +170,11 @@ class Rules:
                 pending = self._pending_until(book.by_key.get(key), status)
                 if pending is not None:
                     due.append(pending)
+        due += hiding.next_due(desk)
+        for key, status in desk.alarms.items():
+            again = self._again_at(book.by_key.get(key), status)
+            if again is not None:
+                due.append(again)
         if desk.call is not None and desk.call.state is CallState.CALLING:
             due.append(calls.escalation_due(desk.call))
         return min(due) if due else None
@@ -165,6 +189,7 @@ class Rules:
         lane.presence.dropped_at = min(lane.presence.dropped_at, now_ms)
         for status in desk.alarms.values():
             status.since = min(status.since, now_ms + CATCH_UP_MS)
+        hiding.clock_set(desk, now_ms)
         if desk.call is not None:
             desk.call.escalated_at = min(desk.call.escalated_at, now_ms)
 
@@ -177,7 +202,7 @@ class Rules:
         changed = desk.mask ^ mask
         desk.mask = mask
         decisions.attention.add(lane.device_id)
-        for index, definition in enumerate(book.definitions):
+        for index, definition in book.parents_first:  # so that what follows from another alarm is not told before it
             if not changed & (1 << index):
                 continue
             status = desk.alarms.setdefault(definition.key, AlarmStatus())
@@ -185,10 +210,23 @@ class Rules:
             status.since = at if now_ms - at <= LATE_MS else now_ms + CATCH_UP_MS
             if definition.key in book.sensors:
                 links.sensor_changed(lane, book.sensors[definition.key], lost=status.condition)
-            self._settle(lane, definition, status, at, decisions)
+            self._settle(lane, definition, status, at, now_ms, decisions)
+        hiding.review(lane, book.by_key, now_ms, decisions)
 
+    @staticmethod
+    def _alive(lane: DeviceLane, book: _Rulebook, now_ms: int, decisions: Decisions) -> None:
+        """What was hidden behind its silence is shown again, with or without a new reading."""
+        links.on_alive(lane, book.limits, now_ms, decisions)
+        hiding.review(lane, book.by_key, now_ms, decisions)
+
+    @staticmethod
     def _settle(
-        self, lane: DeviceLane, definition: AlarmDefinition | None, status: AlarmStatus, at: int, decisions: Decisions
+        lane: DeviceLane,
+        definition: AlarmDefinition | None,
+        status: AlarmStatus,
+        at: int,
+        now_ms: int,
+        decisions: Decisions,
     ) -> None:
         """Activate or return once the condition has held for its delay."""
         if definition is None or definition.key in LINK_ALARMS:
@@ -198,7 +236,22 @@ class Rules:
             return
         event = AlarmEvent.ACTIVATE if status.condition else AlarmEvent.RETURN
         if ALARM.allows(status.state, event):
-            move_alarm(lane, definition, status, event, at, decisions)
+            move_alarm(lane, definition, status, event, at, decisions, received_at=now_ms)
+
+    def _tell_again(self, lane: DeviceLane, book: _Rulebook, now_ms: int, decisions: Decisions) -> None:
+        """Re-alarm what is true for so long after people were told of it, or after somebody acknowledged it."""
+        for key, status in lane.desk.alarms.items():
+            again = self._again_at(book.by_key.get(key), status)
+            if again is not None and now_ms >= again:
+                move_alarm(lane, book.by_key[key], status, AlarmEvent.REALARM, now_ms, decisions, RULES)
+
+    @staticmethod
+    def _again_at(definition: AlarmDefinition | None, status: AlarmStatus) -> int | None:
+        if definition is None or definition.realarm_s is None or not status.told_at:
+            return None
+        if status.state not in ALARM_TRUE or status.view is not AlarmView.SHOWN:
+            return None
+        return status.told_at + round(definition.realarm_s * MILLISECONDS_PER_SECOND)
 
     @staticmethod
     def _pending_until(definition: AlarmDefinition | None, status: AlarmStatus) -> int | None:
@@ -238,12 +291,22 @@ class Rules:
                 if feedback is not None:
                     decisions.feedback.append((lane.device_id, feedback))
                 return answer
-            case "acknowledge_alarm":
-                return self._acknowledge_alarm(lane, intent, now_ms, decisions)
+            case (
+                "acknowledge_alarm"
+                | "shelve_alarm"
+                | "unshelve_alarm"
+                | "out_of_service"
+                | "in_service"
+                | "reset_latch" as name
+            ):
+                definitions = self._books[lane.kind].by_key
+                answer = acts.ACTS[name](lane, definitions, intent, now_ms, decisions)
+                hiding.review(lane, definitions, now_ms, decisions, intent.actor)
+                return answer
             case "retire":
                 if lane.desk.call is not None:
                     raise IntentRefusedError(f"{lane.device_id} has an open call; it can only be cleared at the origin")
-                self._close(lane, now_ms, decisions)
+                self._close(lane, intent.actor, now_ms, decisions)
                 lane.retired = True
                 return {"retired": True}
             case "revoke":
@@ -257,7 +320,7 @@ class Rules:
             case _:
                 raise IntentRefusedError(f"unknown act {intent.name!r}")
 
-    def _close(self, lane: DeviceLane, now_ms: int, decisions: Decisions) -> None:
+    def _close(self, lane: DeviceLane, actor: str, now_ms: int, decisions: Decisions) -> None:
         """A device that is out of service has no alarm that could return by itself, and wants no work."""
         desk: Desk = lane.desk
         book = self._books[lane.kind]
@@ -265,27 +328,16 @@ class Rules:
             status.condition, status.since = False, now_ms
             if key in book.by_key and ALARM.allows(status.state, AlarmEvent.RETURN):
                 move_alarm(lane, book.by_key[key], status, AlarmEvent.RETURN, now_ms, decisions)
+            for event in (AlarmEvent.ACKNOWLEDGE, AlarmEvent.RESET):  # nobody will inspect it on site any more
+                latched = status.state in {AlarmState.LATCHED_UNACKNOWLEDGED, AlarmState.LATCHED_ACKNOWLEDGED}
+                if latched and key in book.by_key and ALARM.allows(status.state, event):
+                    move_alarm(lane, book.by_key[key], status, event, now_ms, decisions, actor, "retired")
+            if status.shelf is not None:
+                hiding.end_shelf(lane, key, status, now_ms, decisions, actor=actor, reason="retired")
+        for outage in list(desk.out_of_service):
+            hiding.end_outage(lane, outage, now_ms, decisions, actor=actor, reason="retired")
+        hiding.review(lane, book.by_key, now_ms, decisions, actor)
         desk.mask = 0
         for cause in desk.needs:
             decisions.needs.append(NeedChange(lane.device_id, lane.kind, cause, None, wanted=False, at=now_ms))
         desk.needs.clear()
-
-    def _acknowledge_alarm(self, lane: DeviceLane, intent: Intent, now_ms: int, decisions: Decisions) -> dict[str, Any]:
-        book = self._books[lane.kind]
-        for key, status in lane.desk.alarms.items():
-            if status.alarm_id != intent.arguments.get("alarm_id") or key not in book.by_key:
-                continue
-            if not ALARM.allows(status.state, AlarmEvent.ACKNOWLEDGE):
-                raise IntentRefusedError(f"this alarm is {status.state.value}")
-            move_alarm(
-                lane,
-                book.by_key[key],
-                status,
-                AlarmEvent.ACKNOWLEDGE,
-                now_ms,
-                decisions,
-                actor=intent.actor,
-                note=str(intent.arguments.get("note", "")),
-            )
-            return {"state": status.state.value}
-        raise IntentRefusedError("this alarm is over")

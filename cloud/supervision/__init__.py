@@ -1,1 +1,1 @@
-"""The system watching itself: synthetic calls, proof tests of the buttons, the dead-man's switch."""
+"""Watches over the way of an emergency call, and over every button; see ADR 0024 and docs/calls.md."""

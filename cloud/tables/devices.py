@@ -18,6 +18,7 @@ device = table(
     Column("revoked_at", Ms),  # nobody may speak as this device until it is enrolled anew
     Column("revoked_reason", Text, nullable=False, server_default=""),
     Column("command_keys", Text, nullable=False, server_default=""),  # ids it last said it trusts, joined by spaces
+    Column("site", Text, nullable=False, server_default=""),  # building or place it shares power and network with
 )
 
 twin = table(
@@ -55,6 +56,7 @@ event = table(
     Column("received_at", Ms, nullable=False),
     Column("late", Integer, nullable=False, server_default=text("0")),
     Column("body", Text, nullable=False),
+    Column("time_quality", Text, nullable=False, server_default=""),  # fleet.envelope.TimeQuality
     UniqueConstraint("device_id", "event_id"),
     Index("event_by_device", "device_id", "occurred_at"),
 )

@@ -3,6 +3,7 @@
 from sqlalchemy import Column, Index, Integer, Text, UniqueConstraint, text
 
 from cloud.tables.base import Id, Ms, table
+from cloud.tables.crew_work import service_columns
 
 alarm = table(
     "alarm",
@@ -17,6 +18,13 @@ alarm = table(
     Column("acknowledged_at", Ms),
     Column("acknowledged_by", Text),
     Column("changed_at", Ms, nullable=False),
+    Column("received_at", Ms, nullable=False, server_default=text("0")),  # `activated_at` is the reading's own time
+    Column("view", Text, nullable=False, server_default="shown"),  # fleet.incident.AlarmView
+    Column("hidden_until", Ms),
+    Column("hidden_by", Text, nullable=False, server_default=""),  # a person, or the key of the parent alarm
+    Column("hidden_reason", Text, nullable=False, server_default=""),
+    Column("told_at", Ms),  # when people were last told of it
+    Index("alarm_by_time", "activated_at"),
 )
 
 alarm_transition = table(
@@ -29,6 +37,7 @@ alarm_transition = table(
     Column("at", Ms, nullable=False),
     Column("actor", Text, nullable=False),
     Column("note", Text, nullable=False),
+    Column("received_at", Ms, nullable=False, server_default=text("0")),  # by our clock; `at` is the reading's time
     UniqueConstraint("alarm_id", "event", "before", "at"),  # a repeated decision is seen here and changes nothing
 )
 
@@ -46,6 +55,7 @@ call = table(
     Column("cleared_at", Ms),
     Column("escalation", Integer, nullable=False, server_default=text("0")),
     Column("changed_at", Ms, nullable=False),
+    Column("purpose", Text, nullable=False, server_default="help"),  # `help`, `test`, `synthetic`
 )
 
 call_transition = table(
@@ -78,8 +88,9 @@ work_order = table(
     Column("state", Text, nullable=False, index=True),
     Column("assigned_to", Text),
     Column("created_at", Ms, nullable=False),
-    Column("due_at", Ms, nullable=False),
+    Column("due_at", Ms, nullable=False),  # to be fixed by
     Column("changed_at", Ms, nullable=False),
+    *service_columns(),
 )
 
 work_order_transition = table(
@@ -92,6 +103,7 @@ work_order_transition = table(
     Column("at", Ms, nullable=False),
     Column("actor", Text, nullable=False),
     Column("note", Text, nullable=False, server_default=""),
+    Column("reason", Text, nullable=False, server_default=""),  # code, see cloud.dispatch.reasons
 )
 
 outbox = table(
@@ -101,7 +113,7 @@ outbox = table(
     Column("channel", Text, nullable=False),
     Column("reference", Text, nullable=False, server_default="", index=True),  # call, alarm or order it speaks of
     Column("notification", Text, nullable=False),  # JSON of cloud.model.Notification
-    Column("urgent", Integer, nullable=False),  # 1 = emergency, served first by workers of its own
+    Column("urgent", Integer, nullable=False),  # 1 = emergency, 2 = what became of one; 0 = all else
     Column("created_at", Ms, nullable=False),
     Column("available_at", Ms, nullable=False),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
@@ -110,6 +122,10 @@ outbox = table(
     Column("delivered_at", Ms),
     Column("given_up_at", Ms),  # no longer to be delivered; `last_error` says why (`withdrawn: …`, `grouped: …`)
     Column("last_error", Text),
+    Column("recipient", Text, nullable=False, server_default=""),  # a person's id; empty: all who read the channel
+    Column("contact_id", Text, nullable=False, server_default=""),  # which of the person's contact points
+    Column("step", Text, nullable=False, server_default=""),  # which notification of its reference this is
+    Column("stage", Integer, nullable=False, server_default=text("0")),  # place in a person's order of channels
     Index("outbox_waiting", "delivered_at", "given_up_at", "urgent", "available_at"),
 )
 

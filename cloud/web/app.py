@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from starlette.staticfiles import StaticFiles
 
 from cloud.alarms.endpoints import router as alarms_router
+from cloud.alarms.maintenance_endpoints import router as maintenance_router
 from cloud.api.access import Sessions
 from cloud.api.changes import SESSION_ENDED, Changes
 from cloud.api.services import Services
@@ -15,11 +16,16 @@ from cloud.calls.endpoints import router as calls_router
 from cloud.devices.endpoints import router as devices_router
 from cloud.enrolment.endpoints import router as enrolment_router
 from cloud.inbox.endpoints import router as inbox_router
+from cloud.incidents.endpoints import router as incidents_router
 from cloud.meals.endpoints import router as meals_router
 from cloud.members.endpoints import router as members_router
 from cloud.members.service import MemberService
+from cloud.notifications.endpoints import router as notifications_router
+from cloud.planning.endpoints import router as planning_router
 from cloud.rides.endpoints import router as rides_router
+from cloud.roster.endpoints import router as roster_router
 from cloud.settings import CloudSettings
+from cloud.supervision.endpoints import router as supervision_router
 from cloud.wallet.endpoints import router as wallet_router
 from cloud.web import errors, guard, operations, stream
 from cloud.web.pages import routers as page_routers
@@ -31,8 +37,10 @@ STATIC_FOLDER: Final = Path(__file__).parent / "static"
 
 
 API_ROUTERS: Final = (
-    members_router, devices_router, alarms_router, calls_router, work_orders_router, rides_router, meals_router,
-    wallet_router, inbox_router, enrolment_router,
+    maintenance_router, incidents_router,
+    members_router, devices_router, alarms_router, calls_router, supervision_router, work_orders_router,
+    planning_router, rides_router, meals_router,
+    wallet_router, inbox_router, notifications_router, enrolment_router, roster_router,
 )  # fmt: skip
 
 

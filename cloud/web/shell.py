@@ -18,12 +18,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cloud.api.problem import ProblemError
 from cloud.settings import CloudSettings
 from cloud.web.errors import BODY_BYTES_MAX, TOO_LARGE, problem_response
+from cloud.work_orders.photos import BYTES_MAX as PHOTO_BYTES_MAX
 from fleet.clock import Clock
 
 _REQUEST_ID: Final = re.compile(r"^[A-Za-z0-9-]{8,64}$")
 STREAM_ROUTE: Final = "/api/v1/stream"
+_PHOTO_PATH: Final = re.compile(r"^(/api/v1/work-orders/[^/]+/photos|/orders/[^/]+/photos)$")
+_PHOTO_FORM_BYTES: Final = 20_000
+"""What a form adds to its photo."""
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _log = structlog.get_logger(__name__)
+
+
+def body_bytes_max(path: str) -> int:
+    """How large a body may be there: photos of work are the only large ones."""
+    return PHOTO_BYTES_MAX + _PHOTO_FORM_BYTES if _PHOTO_PATH.fullmatch(path) else BODY_BYTES_MAX
 
 
 class _TooLargeError(HTTPException):
@@ -42,20 +51,21 @@ class _Exchange:
         self._send = send
         self._headers = headers
         self._received_bytes = 0
+        self._bytes_max = body_bytes_max(scope["path"])
         self.status = 0
         """Of the answer that was begun; 0 before."""
 
     def admit(self, headers: Headers) -> None:
         """Raises _TooLargeError for a body that announces to be too large."""
         announced = headers.get("content-length", "0")
-        if announced.isdecimal() and int(announced) > BODY_BYTES_MAX:
+        if announced.isdecimal() and int(announced) > self._bytes_max:
             raise _TooLargeError
 
     async def receive(self) -> Message:
         """Raises _TooLargeError as soon as a body without an announced length is too large."""
         message = await self._receive()
         self._received_bytes += len(message.get("body", b""))
-        if self._received_bytes > BODY_BYTES_MAX:
+        if self._received_bytes > self._bytes_max:
             raise _TooLargeError
         return message
 

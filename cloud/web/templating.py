@@ -12,12 +12,14 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cloud.web.language import LANGUAGES, translations
+from cloud.web.refusals import refusal
 from cloud.web.words import explain, word
 from fleet.clock import MILLISECONDS_PER_SECOND
 from fleet.units import FEN_PER_YUAN
 
 TIME_ZONE: Final = ZoneInfo("Asia/Shanghai")
 _TEMPLATES: Final = Path(__file__).parent / "templates"
+STATIC: Final = Path(__file__).parent / "static"
 
 
 @cache
@@ -52,6 +54,7 @@ def environment(language: str) -> Environment:
         duration=duration,
         yuan=yuan,
         word=lambda name: word(catalogue, language, name),
+        refusal=lambda reason: refusal(catalogue, reason),
         text=lambda text: text.zh if language.startswith("zh") else text.en,
         explain=lambda problem: explain(catalogue, problem.code, problem.detail or problem.title),
         compact_json=lambda value: json.dumps(value, ensure_ascii=False),

@@ -2,10 +2,19 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Row, Select, func, select, update
 
-from cloud.dispatch.orders import OPEN_STATES
-from cloud.tables import device, person, work_order, work_order_transition
+from cloud import audit
+from cloud.dispatch.states import OPEN_STATES
+from cloud.tables import (
+    device,
+    order_note,
+    order_photo,
+    person,
+    preventive_plan,
+    work_order,
+    work_order_transition,
+)
 
 
 def _lines() -> Select[Any]:
@@ -56,3 +65,45 @@ def is_crew(tx: Connection, person_id: str) -> bool:
     """Whether somebody is a member of the crew whose account is open."""
     row = tx.execute(select(person.c.role, person.c.disabled_at).where(person.c.id == person_id)).one_or_none()
     return row is not None and row.role == "crew" and row.disabled_at is None
+
+
+def device_row(tx: Connection, device_id: str) -> Row[Any] | None:
+    """One device, or None."""
+    return tx.execute(select(device).where(device.c.device_id == device_id)).one_or_none()
+
+
+def notes(tx: Connection, order_id: str) -> list[Row[Any]]:
+    """What was written down, oldest first."""
+    joined = order_note.outerjoin(person, person.c.id == order_note.c.author)
+    statement = select(*order_note.c, person.c.name.label("author_name")).select_from(joined)
+    return list(tx.execute(statement.where(order_note.c.order_id == order_id).order_by(order_note.c.id)))
+
+
+def photos(tx: Connection, order_id: str) -> list[Row[Any]]:
+    """Its photos, oldest first."""
+    joined = order_photo.outerjoin(person, person.c.id == order_photo.c.author)
+    statement = select(*order_photo.c, person.c.name.label("author_name")).select_from(joined)
+    order = (order_photo.c.at, order_photo.c.id)
+    return list(tx.execute(statement.where(order_photo.c.order_id == order_id).order_by(*order)))
+
+
+def plans(tx: Connection) -> list[Row[Any]]:
+    """All preventive plans, by id."""
+    return list(tx.execute(select(preventive_plan).order_by(preventive_plan.c.id)))
+
+
+def plan(tx: Connection, plan_id: str) -> Row[Any] | None:
+    """One preventive plan, or None."""
+    return tx.execute(select(preventive_plan).where(preventive_plan.c.id == plan_id)).one_or_none()
+
+
+def change_plan(tx: Connection, plan_id: str, wanted: dict[str, Any], actor: str, at: int) -> bool:
+    """Change a preventive plan with its audit line; False if there is none."""
+    before = plan(tx, plan_id)
+    if before is None:
+        return False
+    values = {**wanted, **({"enabled": int(wanted["enabled"])} if "enabled" in wanted else {})}
+    tx.execute(update(preventive_plan).where(preventive_plan.c.id == plan_id).values(**values, changed_at=at))
+    detail = {"before": {name: getattr(before, name) for name in values}, "after": values}
+    audit.record(tx, at, actor, "preventive_plan.change", plan_id, detail)
+    return True

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from devices.bike.state import State
 from fleet.incident import Priority
-from fleet.kind import AlarmDefinition, CallStep, Flag, Need, Text, Threshold, When
+from fleet.kind import NOT_HEARD, AlarmDefinition, CallStep, Flag, Need, Text, Threshold, When
 from fleet.messages import Command
 from fleet.sensors import Sensor, no_values_alarm
 
@@ -62,6 +62,8 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         respond_within_s=15 * MINUTE_S,
         off_delay_s=10 * MINUTE_S,
         skill="inspection",
+        realarm_s=HOUR_S,
+        latching=True,
     ),
     AlarmDefinition(
         key="carried_by_vehicle",
@@ -77,6 +79,8 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         respond_within_s=15 * MINUTE_S,
         on_delay_s=30,
         off_delay_s=5 * MINUTE_S,
+        realarm_s=HOUR_S,
+        latching=True,
     ),
     AlarmDefinition(
         key="opened_without_command",
@@ -89,6 +93,8 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         respond_within_s=30 * MINUTE_S,
         on_delay_s=60,
         skill="repair",
+        realarm_s=2 * HOUR_S,
+        latching=True,
     ),
     AlarmDefinition(
         key="lock_jammed",
@@ -100,6 +106,8 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         action=Text("到现场清理锁舌，测试开锁和关锁各两次", "Clear the bolt on site, then open and close it twice"),
         respond_within_s=HOUR_S,
         skill="repair",
+        realarm_s=4 * HOUR_S,
+        suppressed_by=("opened_without_command", *NOT_HEARD),
     ),
     AlarmDefinition(
         key="tampered",
@@ -114,6 +122,8 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         ),
         respond_within_s=HOUR_S,
         skill="inspection",
+        realarm_s=4 * HOUR_S,
+        latching=True,
     ),
     AlarmDefinition(
         key="battery_hot",
@@ -126,6 +136,8 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         respond_within_s=20 * MINUTE_S,
         off_delay_s=10 * MINUTE_S,
         skill="battery",
+        realarm_s=30 * MINUTE_S,
+        latching=True,
     ),
     AlarmDefinition(
         key="battery_critical",
@@ -147,6 +159,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         action=Text("联系骑行者；确认无人后远程上锁", "Call the rider; lock it remotely once nobody is on it"),
         respond_within_s=HOUR_S,
         on_delay_s=20 * MINUTE_S,
+        suppressed_by=("opened_without_command", "lock_jammed", *NOT_HEARD),
     ),
     AlarmDefinition(
         key="outside_zone",
@@ -160,6 +173,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         on_delay_s=5 * MINUTE_S,
         off_delay_s=5 * MINUTE_S,
         skill="rebalance",
+        suppressed_by=("carried_by_vehicle", "moved_while_locked"),
     ),
     AlarmDefinition(
         key="fallen",
@@ -172,6 +186,8 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         respond_within_s=4 * HOUR_S,
         on_delay_s=10 * MINUTE_S,
         skill="inspection",
+        latching=True,
+        suppressed_by=("carried_by_vehicle", "moved_while_locked", *NOT_HEARD),
     ),
     AlarmDefinition(
         key="signal_weak",
@@ -184,6 +200,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         respond_within_s=24 * HOUR_S,
         on_delay_s=HOUR_S,
         off_delay_s=10 * MINUTE_S,
+        suppressed_by=("unstable_link", *NOT_HEARD),
     ),
     AlarmDefinition(
         key="position_lost",
@@ -196,6 +213,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         respond_within_s=24 * HOUR_S,
         on_delay_s=HOUR_S,
         off_delay_s=10 * MINUTE_S,
+        suppressed_by=("sensor_gnss", *NOT_HEARD),
     ),
     no_values_alarm(
         _GNSS,

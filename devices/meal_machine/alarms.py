@@ -8,7 +8,7 @@ from typing import Final
 from devices.meal_machine.restock import expired_count, is_low
 from devices.meal_machine.state import State
 from fleet.incident import Priority
-from fleet.kind import AlarmDefinition, Flag, Text, Threshold, When
+from fleet.kind import NOT_HEARD, AlarmDefinition, Flag, Text, Threshold, When
 from fleet.sensors import Sensor, no_values_alarm
 
 
@@ -103,6 +103,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         on_delay_s=300,
         off_delay_s=60,
         skill="repair",
+        suppressed_by=("chilled_unsafe", "locked_out", "mains_lost", *NOT_HEARD),
     ),
     AlarmDefinition(
         key="chilled_unsafe",
@@ -116,6 +117,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         on_delay_s=60,
         off_delay_s=60,
         skill="repair",
+        realarm_s=3600,
     ),
     AlarmDefinition(
         key="chilled_frozen",
@@ -129,6 +131,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         on_delay_s=600,
         off_delay_s=60,
         skill="repair",
+        suppressed_by=("sensor_chilled", *NOT_HEARD),
     ),
     AlarmDefinition(
         key="heater_fault",
@@ -140,6 +143,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         action=Text("更换加热模块后执行“检修后解锁”", "Replace the heater module, then unlock after service"),
         respond_within_s=7200,
         skill="repair",
+        suppressed_by=("sensor_heater", *NOT_HEARD),
     ),
     AlarmDefinition(
         key="heater_hot",
@@ -151,6 +155,8 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         action=Text("立即断开市电,通知楼宇值班", "Cut the mains at once and tell the building's desk"),
         respond_within_s=900,
         skill="repair",
+        realarm_s=1800,
+        latching=True,
     ),
     AlarmDefinition(
         key="lane_jammed",
@@ -162,6 +168,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         action=Text("取出卡住的餐盒,试推后“检修后解锁”", "Take the stuck box out, test, unlock after service"),
         respond_within_s=14_400,
         skill="repair",
+        suppressed_by=NOT_HEARD,
     ),
     AlarmDefinition(
         key="lane_locked",
@@ -173,6 +180,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         action=Text("确认原因,处理后解锁", "Find out why, settle it, unlock"),
         respond_within_s=86_400,
         on_delay_s=3600,
+        suppressed_by=("locked_out", *NOT_HEARD),
     ),
     AlarmDefinition(
         key="door_open_long",
@@ -185,6 +193,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         respond_within_s=900,
         on_delay_s=600,
         skill="restock",
+        suppressed_by=NOT_HEARD,
     ),
     AlarmDefinition(
         key="mains_lost",
@@ -197,6 +206,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         respond_within_s=3600,
         on_delay_s=60,
         skill="repair",
+        realarm_s=14_400,
     ),
     AlarmDefinition(
         key="locked_out",
@@ -208,6 +218,8 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         action=Text("检修、清空、重新补货后解锁", "Repair, empty, restock, then unlock after service"),
         respond_within_s=7200,
         skill="inspection",
+        realarm_s=14_400,
+        latching=True,
     ),
     AlarmDefinition(
         key="stock_low",
@@ -218,6 +230,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         consequence=Text("高峰时将售罄", "It will be sold out at the peak"),
         action=Text("确认补货工单已有人接单", "See that somebody accepted the restock order"),
         respond_within_s=7200,
+        suppressed_by=("stock_out", "locked_out", *NOT_HEARD),
     ),
     AlarmDefinition(
         key="stock_out",
@@ -228,16 +241,18 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         consequence=Text("员工买不到餐", "Employees can't buy a meal"),
         action=Text("优先安排补货", "Restock this machine first"),
         respond_within_s=3600,
+        suppressed_by=("locked_out", "mains_lost", *NOT_HEARD),
     ),
     AlarmDefinition(
         key="lots_expired",
         title=Text("有过期餐品", "Expired boxes inside"),
-        priority=Priority.MEDIUM,
+        priority=Priority.LOW,
         condition=When(_expired),
         cause=Text("备货多于销量", "More was stocked than sold"),
         consequence=Text("占用货道;机器不会售出过期餐品", "They fill slots; the machine does not sell them"),
         action=Text("下次补货时取出并登记", "Remove and record them with the next restock"),
         respond_within_s=28_800,
+        suppressed_by=("locked_out", *NOT_HEARD),
     ),
     AlarmDefinition(
         key="output_blocked",
@@ -250,6 +265,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         respond_within_s=3600,
         on_delay_s=600,
         skill="inspection",
+        suppressed_by=NOT_HEARD,
     ),
     AlarmDefinition(
         key="sales_failing",
@@ -261,6 +277,8 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         action=Text("现场试售,检查落餐传感器", "Test a sale on site, check the drop sensor"),
         respond_within_s=7200,
         skill="repair",
+        realarm_s=14_400,
+        suppressed_by=("heater_fault", "mains_lost", "locked_out", *NOT_HEARD),
     ),
     AlarmDefinition(
         key="sale_doubtful",

@@ -29,6 +29,7 @@ class Machine(Vending):
         self._visits = 0
         self._visit_items: Mapping[str, int] | None = None
         self._excursion_since: dict[float, int] = {}
+        self._tick_ms = round(float(facts.get("tick_s", TICK_MS / 1000)) * 1000)
         self._due["tick"] = started_ms + randomness.randint(1_000, TICK_MS)
         if self.faults.brown_outs_per_hour > 0:
             self._due["brown_out"] = self._next_brown_out(started_ms)
@@ -39,7 +40,7 @@ class Machine(Vending):
         self._fill(facts, started_ms)
 
     def _tick(self, now_ms: int) -> None:
-        self._due["tick"] = now_ms + TICK_MS
+        self._due["tick"] = now_ms + self._tick_ms
         probed = self.probes["chilled"].read(self.thermal.chilled_celsius)
         chilled = math.inf if probed is None else probed  # a machine that can't know that its food is cold locks
         for limit, allowed_ms in EXCURSIONS:

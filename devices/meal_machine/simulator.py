@@ -120,7 +120,10 @@ class MealMachineSimulator:
 
 
 def create(device_id: str, randomness: Randomness, site: Site, started_ms: int) -> Simulator:
-    """One machine at its site; facts: `stock_share`, `ambient_celsius`, `faults` (see `vending.Faults`)."""
+    """One machine at its site; facts: `stock_share`, `ambient_celsius`, `faults` (see `vending.Faults`).
+
+    `reading_interval_s` (30) and `tick_s` (10) are the steps in which it reports and lives when nothing happens.
+    """
     return MealMachineSimulator(device_id, randomness, site, started_ms)
 
 

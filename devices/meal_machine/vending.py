@@ -61,6 +61,7 @@ class Vending:
         """Purchase → what truly left the machine (`box`, `none`)."""
         self.motor_runs: dict[str, int] = {}
         self._now_ms = started_ms
+        self._reading_ms = round(float(facts.get("reading_interval_s", READING_MS / 1000)) * 1000)
         self._due: dict[str, int] = {"reading": started_ms + randomness.randint(0, 3_000)}
         self._handlers: dict[str, Callable[[int], None]] = {
             "reading": self._reading_due, "heated": self._heated, "drop": self._drop,
@@ -102,7 +103,7 @@ class Vending:
             self._now_ms = at_ms
 
     def _reading_due(self, now_ms: int) -> None:
-        self._due["reading"] = now_ms + READING_MS
+        self._due["reading"] = now_ms + self._reading_ms
         self.controller.changed = True
 
     def take_reading(self, now_ms: int) -> messages.MealMachineReading:

@@ -1,41 +1,23 @@
 """The alarms of a nursing room, as a table. Each says its cause, its consequence, what to do and how soon.
 
-Limits after the domain notes: milk at 4 °C or below for all but a short time, a proof test at least every
-seven days, a substitute measure after two hours without a working button.
+Limits after the domain notes: milk at 4 °C or below for all but a short time. Proof tests that are overdue and
+substitute measures for a button out of order are alarms of every kind with a button: `cloud.rules.timed_alarms`.
 """
 
 from typing import Any, Final
 
 from fleet.incident import Priority
-from fleet.kind import AlarmDefinition, Flag, Text, Threshold, When
+from fleet.kind import NOT_HEARD, AlarmDefinition, Flag, Text, Threshold, When
 from fleet.sensors import Sensor, no_values_alarm
 
-SELF_TEST_INTERVAL_MS: Final = 7 * 86_400_000
-BUTTON_OUT_OF_ORDER_S_MAX: Final = 7_200.0
 LAMP_HOURS_MAX: Final = 8_000.0
 _HOUR_S: Final = 3_600.0
 _DAY_S: Final = 86_400.0
 
 
-def self_test_overdue(state: Any) -> bool:
-    """No proof for more than seven days, counted in the room's own time from the last proof or the first reading."""
-    if state.reading is None:
-        return False
-    proven_at = state.proof_tested_at if state.proof_tested_at is not None else state.first_reading_at
-    return proven_at is not None and state.reading.at - proven_at > SELF_TEST_INTERVAL_MS
-
-
 def self_test_failed(state: Any) -> bool:
     """The latest self-test found something wrong."""
     return bool(state.self_test_failure != "none")
-
-
-def button_out_of_order(state: Any) -> bool:
-    """A person in the room could press in vain."""
-    reading = state.reading
-    if reading is None:
-        return False
-    return not reading.button_link_ok or not reading.cord_in_place or self_test_failed(state)
 
 
 STUCK_READINGS: Final = 120
@@ -88,6 +70,9 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         ),
         respond_within_s=15 * 60,
         skill="repair",
+        realarm_s=2 * _HOUR_S,
+        latching=True,
+        suppressed_by=NOT_HEARD,
     ),
     AlarmDefinition(
         key="cord_removed",
@@ -99,6 +84,9 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         action=Text("到场更换拉绳并试拉", "Replace the cord and pull it once as a test"),
         respond_within_s=_HOUR_S,
         skill="repair",
+        realarm_s=2 * _HOUR_S,
+        latching=True,
+        suppressed_by=NOT_HEARD,
     ),
     AlarmDefinition(
         key="button_battery_low",
@@ -109,6 +97,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         consequence=Text("数日内按钮将停止工作", "The button will stop working within days"),
         action=Text("按工单更换电池并试按", "Replace the battery after the work order and test the button"),
         respond_within_s=_DAY_S,
+        suppressed_by=("button_battery_empty", "button_disconnected", *NOT_HEARD),
     ),
     AlarmDefinition(
         key="button_battery_empty",
@@ -119,6 +108,8 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         consequence=Text("按钮随时可能失效", "The button may fail at any moment"),
         action=Text("今天内更换电池并试按", "Replace the battery today and test the button"),
         respond_within_s=2 * _HOUR_S,
+        realarm_s=4 * _HOUR_S,
+        suppressed_by=NOT_HEARD,
     ),
     AlarmDefinition(
         key="self_test_failed",
@@ -130,32 +121,9 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         action=Text("到场排查，修复后重新自检", "Find the fault on site, repair it and run the self-test again"),
         respond_within_s=_HOUR_S,
         skill="inspection",
-    ),
-    AlarmDefinition(
-        key="self_test_overdue",
-        title=Text("按钮自检逾期", "Button self-test overdue"),
-        priority=Priority.MEDIUM,
-        condition=When(self_test_overdue),
-        cause=Text("七天内既无自检通过也无按下记录", "Neither a passed self-test nor a press for seven days"),
-        consequence=Text("按钮是否可用无从得知", "Nobody knows whether the button works"),
-        action=Text(
-            "远程启动自检；失败则到场试按", "Start the self-test remotely; if it fails, test the button on site"
-        ),
-        respond_within_s=_DAY_S,
-        skill="inspection",
-    ),
-    AlarmDefinition(
-        key="substitute_measure_due",
-        title=Text("按钮停用超过两小时，须有替代措施", "Button out of order for two hours: substitute measure due"),
-        priority=Priority.HIGH,
-        condition=When(button_out_of_order),
-        cause=Text("按钮故障两小时内未修复", "The button was not repaired within two hours"),
-        consequence=Text("房间没有求助手段", "The room has no way to call for help"),
-        action=Text(
-            "安排专人值守或关闭房间，并登记替代措施", "Post a person or close the room, and record the measure"
-        ),
-        respond_within_s=15 * 60,
-        on_delay_s=BUTTON_OUT_OF_ORDER_S_MAX,
+        realarm_s=2 * _HOUR_S,
+        latching=True,
+        suppressed_by=("button_disconnected", "cord_removed", *NOT_HEARD),
     ),
     AlarmDefinition(
         key="fridge_warm",
@@ -170,6 +138,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         respond_within_s=_HOUR_S,
         on_delay_s=600.0,
         skill="inspection",
+        suppressed_by=("fridge_hot", "fridge_door_open", "mains_lost", "sensor_fridge", *NOT_HEARD),
     ),
     AlarmDefinition(
         key="fridge_hot",
@@ -185,6 +154,8 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         respond_within_s=30 * 60,
         on_delay_s=300.0,
         skill="repair",
+        realarm_s=2 * _HOUR_S,
+        latching=True,
     ),
     AlarmDefinition(
         key="fridge_freezing",
@@ -197,6 +168,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         respond_within_s=_DAY_S,
         on_delay_s=900.0,
         skill="inspection",
+        suppressed_by=("sensor_fridge", *NOT_HEARD),
     ),
     AlarmDefinition(
         key="fridge_door_open",
@@ -208,6 +180,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         action=Text("请前台到房间关门", "Ask the front desk to close the door"),
         respond_within_s=15 * 60,
         on_delay_s=180.0,
+        suppressed_by=NOT_HEARD,
     ),
     AlarmDefinition(
         key="sterilizer_aborted",
@@ -222,6 +195,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         respond_within_s=4 * _HOUR_S,
         on_delay_s=300.0,
         skill="inspection",
+        suppressed_by=("mains_lost", "sterilizer_door_open", *NOT_HEARD),
     ),
     AlarmDefinition(
         key="sterilizer_door_open",
@@ -233,6 +207,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         action=Text("关门并检查门扣", "Close it and check the latch"),
         respond_within_s=4 * _HOUR_S,
         on_delay_s=900.0,
+        suppressed_by=NOT_HEARD,
     ),
     AlarmDefinition(
         key="lamp_worn",
@@ -243,6 +218,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         consequence=Text("杀菌强度不足", "It no longer kills enough germs"),
         action=Text("按工单更换紫外灯并清零计时", "Replace the lamp after the work order and reset its counter"),
         respond_within_s=3 * _DAY_S,
+        suppressed_by=NOT_HEARD,
     ),
     AlarmDefinition(
         key="mains_lost",
@@ -257,6 +233,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         respond_within_s=_HOUR_S,
         on_delay_s=30.0,
         skill="inspection",
+        realarm_s=4 * _HOUR_S,
     ),
     AlarmDefinition(
         key="backup_battery_low",
@@ -268,6 +245,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         action=Text("立即恢复供电或更换电池；安排看守", "Restore the power or replace the battery now; post a person"),
         respond_within_s=30 * 60,
         skill="repair",
+        realarm_s=_HOUR_S,
     ),
     AlarmDefinition(
         key="room_too_warm",
@@ -279,6 +257,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         action=Text("联系物业检查空调", "Have the building check the air conditioning"),
         respond_within_s=4 * _HOUR_S,
         on_delay_s=1_800.0,
+        suppressed_by=("mains_lost", *NOT_HEARD),
     ),
     AlarmDefinition(
         key="room_too_cold",
@@ -290,6 +269,7 @@ ALARMS: Final[tuple[AlarmDefinition, ...]] = (
         action=Text("联系物业检查暖气与窗户", "Have the building check heating and window"),
         respond_within_s=4 * _HOUR_S,
         on_delay_s=1_800.0,
+        suppressed_by=("mains_lost", *NOT_HEARD),
     ),
     no_values_alarm(
         FRIDGE,

@@ -4,7 +4,7 @@ An emergency is a call, never an alarm; the alarms tell that a call might not be
 warm, or that the sterilizer does not sterilize.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from devices.nursing_room.alarms import ALARMS, SENSORS
@@ -13,11 +13,19 @@ from fleet.incident import Priority
 from fleet.kind import CallStep, Need, Text
 from fleet.messages import Command
 
-__all__ = ["ALARMS", "SENSORS", "call_feedback", "call_steps", "needs"]
+__all__ = ["ALARMS", "CALL_FAULTS", "PROOFS", "SENSORS", "call_feedback", "call_steps", "needs"]
 
 BUTTON_BATTERY_ORDER_PERCENT: Final = 25
 LAMP_ORDER_HOURS: Final = 7_500.0
 _DAY_S: Final = 86_400.0
+
+CALL_FAULTS: Final = ("button_disconnected", "cord_removed", "button_battery_empty", "self_test_failed")
+"""Alarms that mean: somebody in the room could press in vain."""
+PROOFS: Final[Mapping[str, Callable[[Any], str]]] = {
+    "pressed": lambda _event: "",
+    "self_test_result": lambda event: "" if event.passed else event.failure,
+}
+"""Type of each event that tests the button → what was found wrong, empty where it works."""
 
 
 def needs(state: Any, now_ms: int) -> Sequence[Need]:

@@ -21,8 +21,6 @@ from fleet.randomness import Randomness
 
 __all__ = ["MISHAPS", "Mishap", "RoomSimulator", "create", "sites"]
 
-READING_INTERVAL_MS: Final = round(KIND.reading_interval_s * 1000)
-
 
 @dataclass(frozen=True)
 class Mishap:
@@ -63,7 +61,8 @@ class RoomSimulator:
         self._agenda, self._firmware = self._context.agenda, self._context.firmware
         self._callers = Callers(self._context, started_ms)
         things = Things(self._context, started_ms)
-        controller = Controller(self._context, self._callers, things, started_ms, READING_INTERVAL_MS)
+        interval_ms = round(self._context.fact("reading_interval_s", KIND.reading_interval_s) * 1000)
+        controller = Controller(self._context, self._callers, things, started_ms, interval_ms)
         self._actions: dict[str, Action] = {**self._callers.actions, **things.actions, **controller.actions}
         self._timers: dict[str, Action] = {
             **self._callers.timers,

@@ -38,6 +38,12 @@ class HttpReceiver:
         await self.hold.wait()
         return web.Response(status=self.answers.pop(0) if self.answers else 204, headers=self.headers)
 
+    async def until_about(self, word: str) -> None:
+        """Until a request came whose body holds this word in quotes."""
+        wanted = f'"{word}"'.encode()
+        async with asyncio.timeout(20), self.changed:
+            await self.changed.wait_for(lambda: any(wanted in got.body for got in self.got))
+
     async def until(self, number: int) -> None:
         """Until so many requests came."""
         async with asyncio.timeout(20), self.changed:

@@ -48,6 +48,21 @@ class Gate:
             yield session
 
 
+class BoxClock:
+    """A box in the same business time: its monotonic clock lives through the days, and then through real seconds."""
+
+    speed = 1.0
+
+    def __init__(self, clock):
+        self.now_ms = clock.now_ms
+        self._began_ms = clock.now_ms()
+        self.online_since_s = None
+
+    def monotonic_s(self):
+        online_s = 0.0 if self.online_since_s is None else time.monotonic() - self.online_since_s
+        return (self.now_ms() - self._began_ms) / 1000 + online_s
+
+
 class Line:
     """The edge's end is in memory; the hardware's end is a simulated device."""
 
@@ -69,7 +84,8 @@ async def test_three_days_offline_arrive_once_in_order_and_the_present_is_seen_s
     clock = cloud.clock
     clock._now_ms = NOW_MS - HOURS * 3_600_000
     world = World(tuple(KINDS.values()), dict.fromkeys(KINDS.values(), 1), 7, clock.now_ms())
-    host = EdgeHost(clock, random.Random(1), tmp_path / "journal.sqlite", timing=Timing(reconnect_jitter_s=0.05))
+    box_clock = BoxClock(clock)
+    host = EdgeHost(box_clock, random.Random(1), tmp_path / "journal.sqlite", timing=Timing(reconnect_jitter_s=0.05))
     gates = {}
     async with asyncio.TaskGroup() as group:
         wires = []
@@ -93,7 +109,7 @@ async def test_three_days_offline_arrive_once_in_order_and_the_present_is_seen_s
         async with cloud.running():
             for gate in gates.values():
                 gate.open = True
-            opened_s = time.monotonic()
+            opened_s = box_clock.online_since_s = time.monotonic()
             await until(lambda: cloud.events(device_id="room-001", lane="emergency"), "the press")
             pressed_s = time.monotonic() - opened_s
             stale_s = {}
@@ -137,9 +153,9 @@ def remembered(monkeypatch):
     """Every reading the drivers pass on, by device, in order."""
     said, add = defaultdict(list), TelemetryKeeper.add
 
-    def note(keeper, readings):
+    def note(keeper, readings, clock=0):
         said[keeper._device_id] += [json.loads(reading.model_dump_json()) for reading in readings]
-        add(keeper, readings)
+        add(keeper, readings, clock)
 
     monkeypatch.setattr(TelemetryKeeper, "add", note)
     return said

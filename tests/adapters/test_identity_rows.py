@@ -11,7 +11,7 @@ from cloud.enrolment.lifecycle import EnrolmentEvent
 from cloud.identity import certificates, revocation
 from cloud.identity.fingerprints import fingerprint_of_request, pin_of_root
 from cloud.identity.pki_folder import FolderSigner, PkiFolder
-from cloud.identity.registrar import Registrar, Surroundings
+from cloud.identity.registrar import PUBLISH_AGAIN_S, Registrar, Surroundings
 from fleet.claim import Claim
 from fleet.clock import ManualClock
 from tests.api.enrolment_world import REAL_MS, Box, Wall
@@ -24,11 +24,13 @@ class Office:
         self.database, self.wall, self.broker = database, Wall(), []
         self.pki = PkiFolder(folder / "own-pki")
         self.pki.initialise(self.wall.now)
+        self.broker_listens = True
         self.around = Surroundings(ManualClock(REAL_MS), self.wall, lambda: secrets.token_hex(16))
 
     def registrar(self):
         async def publish():
-            self.broker.append("list")
+            self.broker.append("list" if self.broker_listens else "refused")
+            return self.broker_listens
 
         async def end(device_id):
             self.broker.append(device_id)
@@ -52,6 +54,30 @@ class Office:
             claim.secret, "fb-1 ", box.request, fingerprint_of_request(box.request.encode()), "poll", "10.0.0.1"
         )
         return self.write(lambda tx: acts.ask(tx, wanted, act))
+
+
+async def test_a_revocation_that_was_not_published_is_not_carried_out(database, tmp_path):
+    office, box = Office(database, tmp_path), Box()
+    registrar, act = office.registrar(), office.around.act("admin")
+    office.asked(box)
+    office.write(lambda tx: acts.decide(tx, "room-007", EnrolmentEvent.APPROVE, act, fingerprint=box.fingerprint))
+    await registrar.look()
+    office.wall.ms += 10
+    office.broker_listens = False
+    office.write(lambda tx: revocation.revoke(tx, "room-007", "stolen", office.around.act("admin")))
+    await registrar.look()
+    assert office.broker == ["refused", "room-007"], "the session ends all the same"
+    await registrar.look()
+    assert office.broker == ["refused", "room-007"], "not twice a second"
+    office.wall.ms += 3_600_000  # however long it takes
+    office.around.clock.advance(seconds=PUBLISH_AGAIN_S)
+    await registrar.look()
+    assert office.broker[2:] == ["refused"]
+    office.broker_listens = True
+    office.around.clock.advance(seconds=PUBLISH_AGAIN_S)
+    await registrar.look()
+    await registrar.look()
+    assert office.broker[3:] == ["list"]
 
 
 async def test_the_whole_life_of_an_identity(database, tmp_path):
@@ -89,3 +115,28 @@ async def test_two_registrars_issue_one_certificate_per_key(database, tmp_path):
     office.write(lambda tx: certificates.ask(tx, "room-007", renewed.fingerprint, renewed.request, REAL_MS))
     await asyncio.gather(*(office.registrar().look() for _ in range(3)))
     assert sorted(row.origin for row in office.rows(tables.certificate)) == ["enrolment", "renewal"]
+
+
+async def test_a_device_prepared_at_a_desk_is_known_by_its_file_and_by_no_other_name(database, tmp_path):
+    office = Office(database, tmp_path)
+    office.pki.issue_device("bike-001", office.wall.now)
+    (made,) = office.pki.prepared()
+    registrar = office.registrar()
+    registrar._prepared = office.pki.prepared
+    await registrar.look()
+    (row,) = office.rows(tables.certificate)
+    assert (row.serial, row.device_id, row.origin, row.proven_at) == (made[0], "bike-001", "prepared", None)
+    assert (row.issued_at, row.expires_at) == made[2:]
+    for number in range(50):  # stolen, it names serials that nobody issued
+        office.write(lambda tx, number=number: certificates.prove(tx, "bike-001", f"{number:x}", REAL_MS))
+    assert [row.serial for row in office.rows(tables.certificate)] == [made[0]]
+    office.write(lambda tx: acts.register(tx, "bike-001", acts.NewDevice("bike"), office.around.act("admin")))
+    office.write(lambda tx: revocation.revoke(tx, "bike-001", "stolen", office.around.act("admin")))
+    assert [row.revoked_at for row in office.rows(tables.certificate)] == [office.wall()], "the true one is taken back"
+
+
+async def test_of_a_device_that_nobody_prepared_here_one_name_is_believed(database, tmp_path):
+    office = Office(database, tmp_path)
+    for number in range(1, 50):
+        office.write(lambda tx, number=number: certificates.prove(tx, "bike-002", f"{number:x}", REAL_MS))
+    assert [row.serial for row in office.rows(tables.certificate)] == ["1"]

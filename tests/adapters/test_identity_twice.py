@@ -57,7 +57,7 @@ class Site:
         around = Surroundings(self.cloud.clock, self.wall, lambda: secrets.token_hex(16))
 
         async def nothing(_=None):
-            pass
+            return True
 
         return Registrar(self.desk._database, FolderSigner(folder), around, publish_list=nothing, end_session=nothing)
 

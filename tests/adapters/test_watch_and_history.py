@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from sqlalchemy import func, insert, select
 
 from cloud import history
-from cloud.tables import audit, command, event, idempotency, inbox, intent, outbox, person, session
+from cloud.tables import audit, call, command, event, idempotency, inbox, intent, outbox, person, proof_test, session
 from cloud.watch import Condition, Watch
 
 pytest_plugins = ("tests.adapters.postgres_fixture",)
@@ -132,12 +132,24 @@ async def test_what_is_done_and_old_goes_and_nothing_else(database, monkeypatch)
                     token_hash=token, person_id="p", csrf_token="", created_at=0, last_used_at=0, expires_at=until
                 )
             )
+        tx.execute(insert(proof_test), [
+            {"device_id": device_id, "kind": "nursing_room", "at": at, "received_at": at, "how": "pressed",
+             "passed": passed, "event_id": f"{device_id}{at}{passed}"}
+            for device_id, at, passed in (
+                ("room-001", ancient, 1), ("room-001", ancient, 0), ("room-001", old, 1),
+                ("room-002", ancient - 1, 1), ("room-002", ancient, 1), ("room-002", ancient, 0),
+            )
+        ])  # fmt: skip
+        tx.execute(insert(call).values(
+            id="c", device_id="room-001", kind="nursing_room", state="calling", pressed_at=ancient, received_at=ancient,
+            changed_at=ancient,
+        ))  # fmt: skip
         tx.execute(insert(audit).values(at=0, actor="a", action="x.y", object="o", detail="{}"))
 
     await database.write(fill)
     deleted = await history.prune(database, Clock(), 400, 30)
     assert deleted == {
-        "event": 5, "command": 1, "outbox": 1, "inbox": 1, "intent": 1, "idempotency": 1, "session": 1,
+        "event": 5, "command": 1, "outbox": 1, "proof_test": 3, "inbox": 1, "intent": 1, "idempotency": 1, "session": 1,
     }  # fmt: skip
     assert await database.read(lambda tx: list(tx.scalars(select(command.c.id)))) == ["open"]
     assert await database.read(lambda tx: list(tx.scalars(select(session.c.token_hash)))) == ["live"]

@@ -1,19 +1,24 @@
 """The HTTP application over a real SQLite, with a lane that answers at once: what tests of those on duty need."""
 
+import secrets
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 from sqlalchemy import select
 
+from cloud.alarms.maintenance import MaintenanceService
 from cloud.alarms.service import AlarmService
 from cloud.calls.service import CallService
 from cloud.dispatch.planner import Dispatch
-from cloud.model import AlarmChange, CallChange, Decisions, NeedChange
+from cloud.incidents.service import IncidentService
+from cloud.model import AlarmChange, CallChange, Decisions, DeviceLane, Intent, NeedChange
 from cloud.ports import IntentRefusedError
+from cloud.rules import acts, hiding
+from cloud.rules.desk import AlarmStatus, Desk
 from cloud.tables import alarm, audit, call
 from cloud.work_orders.service import WorkOrderService
-from fleet.incident import ALARM, CALL, AlarmEvent, AlarmState, CallEvent, CallState
+from fleet.incident import CALL, AlarmState, AlarmView, CallEvent, CallState
 from tests.web.world import PASSWORD, World, make_world
 
 ROLES = ("employee", "crew", "admin")
@@ -25,6 +30,7 @@ class Lane:
     def __init__(self, world: World, definitions: dict[str, Any]) -> None:
         self.world = world
         self.definitions = definitions
+        self.desks: dict[str, Desk] = {}
         self.submitted: list[tuple[str, str, str, dict[str, Any]]] = []
 
     async def submit(self, device_id: str, name: str, actor: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -39,26 +45,28 @@ class Lane:
             after = CALL.next(before, CallEvent.ACKNOWLEDGE)
             decisions.calls.append(CallChange(row.id, device_id, row.kind, before, after, at, actor=actor))
         else:
-            row = self.row(alarm, arguments["alarm_id"])
-            event, old = AlarmEvent.ACKNOWLEDGE, AlarmState(row.state)
-            if not ALARM.allows(old, event):
-                raise IntentRefusedError(f"this alarm is {old.value}")
-            decisions.alarms.append(
-                AlarmChange(
-                    row.id,
-                    device_id,
-                    row.kind,
-                    self.definitions[row.key],
-                    event,
-                    old,
-                    ALARM.next(old, event),
-                    at,
-                    actor,
-                    arguments["note"],
-                )
-            )
+            act = acts.ACTS.get(name)
+            if act is None:
+                raise IntentRefusedError(f"unknown act {name!r}")
+            lane = self.lane_of(device_id)
+            answer = act(lane, self.definitions, Intent(f"intent-{len(self.submitted)}", device_id, name, actor,
+                                                        arguments, at), at, decisions)  # fmt: skip
+            hiding.review(lane, self.definitions, at, decisions, actor)
+            self.decide(decisions)
+            return answer
         self.decide(decisions)
         return {}
+
+    def lane_of(self, device_id: str) -> DeviceLane:
+        """The device's lane, its desk as the rows of its alarms say."""
+        desk = self.desks.setdefault(device_id, Desk())
+        query = select(alarm).where(alarm.c.device_id == device_id)
+        for row in self.world.database.read_here(lambda tx: tx.execute(query).all()):
+            status = desk.alarms.setdefault(row.key, AlarmStatus())
+            status.state, status.alarm_id, status.activated_at = AlarmState(row.state), row.id, row.activated_at
+            status.view, status.condition = AlarmView(row.view), row.state in {"unacknowledged", "acknowledged"}
+            kind = row.kind
+        return DeviceLane(device_id, kind if desk.alarms else "bike", None, desk)
 
     def row(self, table: Any, identifier: str) -> Any:
         return self.world.database.read_here(lambda tx: tx.execute(select(table).where(table.c.id == identifier)).one())
@@ -105,7 +113,10 @@ async def on_duty(folder, definitions):
     world = make_world(folder)
     clients: dict[str, httpx.AsyncClient] = {}
     duty = Duty(world, clients, definitions)
-    world.services.add(AlarmService(world.database, world.clock, duty.lane))
+    alarms = AlarmService(world.database, world.clock, duty.lane)
+    world.services.add(alarms)
+    world.services.add(MaintenanceService(world.database, world.clock, duty.lane, lambda: secrets.token_hex(16)))
+    world.services.add(IncidentService(world.database, world.clock, duty.lane, alarms, world.changes))
     world.services.add(CallService(world.database, world.clock, duty.lane))
     world.services.add(WorkOrderService(world.database, world.clock, world.changes))
     world.changes.publish = lambda topic, facts: duty.published.append((topic, facts))  # type: ignore[method-assign]

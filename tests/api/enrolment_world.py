@@ -84,6 +84,7 @@ class EnrolmentWorld:
 
     async def _publish(self):
         self.broker.append("list")
+        return True
 
     async def _end(self, device_id):
         self.broker.append(device_id)

@@ -61,7 +61,7 @@ async def test_the_page_of_alarms_lists_notices_in_both_languages_and_leads_to_o
     assert "还没有通知" in (await crew.get("/alarms")).text
     await deliver(duty, *(press(number) for number in range(1, 23)))
     page = (await crew.get("/alarms")).text
-    assert 'data-topics="call alarm inbox"' in page
+    assert 'data-topics="call alarm inbox incident hiding"' in page
     listed = page[page.index("notices-title") :]
     assert listed.count("<li id=") == 20
     assert "紧急呼叫" in listed

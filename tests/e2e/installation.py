@@ -56,6 +56,7 @@ class Installation:
             "FLEET_PKI_DIRECTORY": str(folder / "pki"),
             "FLEET_COMMAND_KEY_FILE": str(self.key_file),
             "FLEET_WEBHOOK_URL": f"http://127.0.0.1:{receiver_port}/notify",
+            "FLEET_WEBHOOK_ALLOW_PRIVATE": "true",
             "FLEET_CLOCK_SPEED": str(SPEED),
             "FLEET_CLOCK_ORIGIN_MS": str(self.origin_ms),
             "FLEET_LOG_LEVEL": "warning",

@@ -7,10 +7,12 @@ import random
 
 import pytest
 
+from cli.guard import start_of
 from cli.simulate.broker import Broker, DeviceLink
 from cli.simulate.disk import Disk, WatchedOs
 from cli.simulate.ingester_link import IngesterLink
 from cli.simulate.loop import OrderedTaskGroup, StuckError, VirtualLoop
+from cli.simulate.simulation import _own_folder
 from cli.simulate.trace import Trace
 from cli.simulate.weather import Weather
 from edge.link import LinkError
@@ -203,3 +205,14 @@ def test_a_killed_broker_forgets_what_nobody_had_taken():
         assert rig.taken() == []
 
     on_rig(scene)
+
+
+def test_folders_of_runs_that_were_killed_go_and_those_of_living_ones_stay(tmp_path):
+    mine = f"fleet-simulate-{os.getpid()}-{start_of(os.getpid())}-abc"
+    names = ["fleet-simulate-1-1-dead", f"fleet-simulate-{os.getpid()}-1-reused", mine, "fleet-simulate-unnamed", "x"]
+    for name in names:
+        (tmp_path / name / "room-001").mkdir(parents=True)
+    made = _own_folder(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {mine, "fleet-simulate-unnamed", "x", made.name}
+    assert _own_folder(tmp_path).parent == made.parent
+    assert made.is_dir()

@@ -13,7 +13,7 @@ from fleet.kind import AlarmDefinition, CallStep, Flag, Need, Text
 
 NOW = 1_800_000_000_000
 SOON_S = 10.0
-CHANNELS = ("inbox", "webhook", "chat")
+CHANNELS = ("inbox", "webhook", "group-bot")
 
 
 def definition(key: str = "silent", priority: Priority = Priority.HIGH, skill: Any = None) -> AlarmDefinition:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cli.bench import press, start
+from cli.bench import flood, press, start
 from cli.bench.rig import BenchError
 
 
@@ -48,3 +48,25 @@ def test_a_page_without_parts_is_not_the_page(monkeypatch):
     served(monkeypatch, {"http://x/login": b"<h1>oops</h1>"})
     with pytest.raises(BenchError, match="no style sheet"):
         start.load_page("http://x/login")
+
+
+FLOOD = {"devices": 3, "incidents": [{"state": "open", "alarms": 3}]}
+
+
+@pytest.mark.parametrize(
+    ("result", "told_max", "latencies_ms", "words"),
+    [
+        (FLOOD, 0, [10.0], "nobody was told"),
+        (FLOOD, 4, [10.0], "told 4 times"),
+        (FLOOD, 2, [10.0, 251.0], "waited 251 ms"),
+        ({**FLOOD, "incidents": []}, 2, [10.0], "that became"),
+        ({**FLOOD, "incidents": [{"state": "open", "alarms": 2}]}, 2, [10.0], "that became"),
+    ],
+)
+def test_a_flood_that_told_too_much_or_held_a_press_back_is_no_result(result, told_max, latencies_ms, words):
+    with pytest.raises(BenchError, match=words):
+        flood.check(result, told_max, latencies_ms)
+
+
+def test_a_flood_as_it_should_be():
+    flood.check(FLOOD, 3, [10.0] * 99 + [249.0])

@@ -8,6 +8,7 @@ from cloud.bootstrap.identity import (
     open_identity,
     reload_of,
     watch_authorities,
+    watch_folder,
     watch_identity,
     watch_own_certificate,
 )
@@ -92,6 +93,22 @@ def test_a_wrong_folder_ends_the_start_with_the_fix(tmp_path):
         open_identity(CloudSettings(pki_directory=tmp_path), Clock(), database=None)
     assert "fleet pki init" in str(told.value)
     assert open_identity(CloudSettings(), Clock(), database=None) is None
+
+
+@pytest.mark.parametrize("damaged", ["online/devices.key", "online/devices.pem", "trust/services.pem"])
+def test_a_damaged_folder_is_told_of_and_does_not_keep_the_process_from_starting(folder, damaged):
+    watch = Watch()
+    checks = watch_folder(watch, settings(folder))
+    assert (checks["identity"](), watch.held()) == ("ok", set())
+    whole = (folder.directory / damaged).read_bytes()
+    (folder.directory / damaged).write_bytes(b"garbage")
+    identity = open_identity(settings(folder), Clock(), database=None)
+    assert identity is not None
+    assert watch.held() == {"pki_folder"}
+    assert damaged in checks["identity"]()
+    assert "backup" in checks["identity"]() or "right file" in checks["identity"]()
+    (folder.directory / damaged).write_bytes(whole)  # mended: signing goes on by itself
+    assert (checks["identity"](), watch.held()) == ("ok", set())
 
 
 def test_how_the_broker_is_told(tmp_path):

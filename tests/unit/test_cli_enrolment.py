@@ -104,3 +104,9 @@ def test_retiring_needs_a_running_cloud_and_leaves_nothing_behind(data, pki, mon
 def test_certificates_and_waiting_boxes_are_empty_lists_at_first(data):
     assert json.loads(fleet("devices", "certificates", "--json", *data).stdout) == []
     assert json.loads(fleet("devices", "waiting", "--json", *data).stdout) == []
+
+
+def test_fingerprints_are_grouped_for_people():
+    from cli.enrolment_commands import _grouped
+
+    assert _grouped("1f3a9c02aa") == "1f3a 9c02 aa"

@@ -9,8 +9,13 @@ import pytest
 from cli_support import fleet, one_line
 
 from cli import settings_errors
+from cli.clock import real_now_ms
 from cli.demo.command import parse_duration
+from cli.doctor import DAY_MS
 from cli.serve import _summary
+from cloud.adapters.sql.database import SqlDatabase
+from cloud.adapters.sql.migrate import upgrade
+from cloud.tables import twin
 
 
 @pytest.fixture(autouse=True)
@@ -155,6 +160,32 @@ def test_the_doctor_on_an_empty_machine_says_what_to_do(tmp_path):
     assert for_people.exit_code == 3
     assert "fleet serve" in for_people.stdout
     assert for_people.stdout.count("→") >= 3
+
+
+@pytest.mark.parametrize(
+    ("heard_days_ago", "verdict", "word"),
+    [(-2, "problem", "before"), (0, "ok", "fits"), (29, "ok", "fits"), (40, "warning", "after")],
+)
+def test_the_doctor_holds_this_machines_clock_against_what_is_stored(tmp_path, heard_days_ago, verdict, word):
+    url = f"sqlite:///{tmp_path / 'state.db'}"
+    upgrade(url)
+    database = SqlDatabase(url)
+    zeros = dict.fromkeys(
+        ["generation", "emergency_seq", "event_seq", "telemetry_seq", "online", "link_boot_epoch", "link_connection",
+         "link_changed_at", "last_reading_at", "version"], 0,
+    )  # fmt: skip
+    heard_ms = [real_now_ms() - heard_days_ago * DAY_MS] * 3 + [real_now_ms() + 4_000 * DAY_MS, 0]
+    rows = [
+        {**zeros, "device_id": f"bike-{number:03}", "kind": "bike", "state": "{}", "desk": "{}", "last_heard_at": at}
+        for number, at in enumerate(heard_ms)
+    ]
+    database.write_here(lambda tx: tx.execute(twin.insert(), rows))
+    database.close()
+    result = fleet("doctor", "--data-directory", tmp_path, "--json", FLEET_BROKER_PORT="1", FLEET_HTTP_PORT="1")
+    findings = {finding["check"]: finding for finding in json.loads(result.stdout)["findings"]}
+    assert findings["Clock"]["verdict"] == verdict
+    assert word in findings["Clock"]["found"]
+    assert verdict == "ok" or "timedatectl" in findings["Clock"]["fix"]
 
 
 def test_the_summary_of_a_server_tells_no_secret():

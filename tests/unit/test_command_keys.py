@@ -196,7 +196,8 @@ async def test_keys_that_somebody_put_into_the_settings_win(tmp_path):
     await trusted(tmp_path).adopt(announcement(5, two=TWO))
     by_hand = trusted(tmp_path, three=THREE)
     assert by_hand.ids == ("three",)
-    assert not await by_hand.adopt(announcement(5, two=TWO)), "an old announcement stays old"
+    assert not await by_hand.adopt(announcement(5, one=ONE)), "an old version says nothing new"
+    assert not await by_hand.adopt(announcement(4, two=TWO)), "an old announcement stays old"
     assert await by_hand.adopt(announcement(6, two=TWO, three=THREE))
 
 
@@ -204,3 +205,16 @@ async def test_an_unusable_announcement_changes_nothing(tmp_path):
     keys = trusted(tmp_path)
     assert not await keys.adopt(CommandKeys(5, {"x": "QUJD"}))
     assert (keys.ids, keys.counts["keys_unusable"]) == (("one",), 1)
+
+
+async def test_settings_that_were_set_back_to_a_retired_key_are_led_out_by_the_announcement_known_already(tmp_path):
+    box = trusted(tmp_path, one=ONE)
+    known = announcement(7, two=TWO)
+    assert await box.adopt(known)
+    back = trusted(tmp_path, retired=THREE)  # somebody restored old settings: what they name counts
+    assert back.ids == ("retired",)
+    assert not await back.adopt(announcement(7, three=THREE)), "the version is known with another content"
+    assert not await back.adopt(announcement(6, two=TWO)), "and an older one stays old"
+    assert await back.adopt(known)
+    assert obeys(back, "two", TWO)
+    assert trusted(tmp_path, retired=THREE).ids == ("two",), "it survives a restart"

@@ -178,16 +178,16 @@ def test_a_lease_takes_no_more_than_there_is_room_for(database):
 
 
 async def test_a_hanging_channel_delays_no_other_and_its_time_out_is_a_failure(watched):
-    hanging, healthy = Receiver("chat"), Receiver()
+    hanging, healthy = Receiver("group-bot"), Receiver()
     hanging.opened.clear()
-    plan(watched, *(press(number) for number in range(1, 101)), channels=("webhook", "chat"))
+    plan(watched, *(press(number) for number in range(1, 101)), channels=("webhook", "group-bot"))
     quick = replace(EMERGENCIES, timeout_s=0.2, in_hand_max=4)
     async with running(watched, ManualClock(NOW), hanging, healthy, emergencies=quick):
         await healthy.until(lambda: len(healthy.got) == 100)
         assert len(hanging.attempts) < 100
-        found = await watched.until(lambda found: any(row["last_error"] for row in found), "chat")
+        found = await watched.until(lambda found: any(row["last_error"] for row in found), "group-bot")
     assert {row["last_error"] for row in found} - {None} == {"no answer within 0.2 s"}
-    assert REGISTRY.get_sample_value("fleet_outbox_saturated_total", {"channel": "chat"}) > 0
+    assert REGISTRY.get_sample_value("fleet_outbox_saturated_total", {"channel": "group-bot"}) > 0
 
 
 async def test_nothing_queues_before_an_emergency(watched):
@@ -227,24 +227,26 @@ async def test_no_page_after_acknowledgement_not_even_a_retry_of_one_in_hand(wat
 
 
 async def test_a_dead_channel_is_given_up_and_announced_on_the_others(watched):
-    dead = Receiver("chat", *[NotDeliveredError("HTTP 410")] * 10)
+    dead = Receiver("group-bot", *[NotDeliveredError("HTTP 410")] * 10)
     inbox = Receiver("inbox")
     clock = ManualClock(NOW)
-    plan(watched, press(), press(2), channels=("chat",))
-    given_up = {"channel": "chat"}
+    plan(watched, press(), press(2), channels=("group-bot",))
+    given_up = {"channel": "group-bot"}
     before = REGISTRY.get_sample_value("fleet_outbox_given_up_total", given_up) or 0
     async with running(watched, clock, dead, inbox, emergencies=replace(EMERGENCIES, attempts_max=2)) as workers:
-        await watched.until(lambda found: all(row["last_error"] and not row["lease_token"] for row in found), "chat")
+        await watched.until(
+            lambda found: all(row["last_error"] and not row["lease_token"] for row in found), "group-bot"
+        )
         clock.advance(seconds=3)
         workers.wake()
         await inbox.until(lambda: len(inbox.got) == 3)
-        found = await watched.until(lambda found: all(row["given_up_at"] for row in found), "chat")
+        found = await watched.until(lambda found: all(row["given_up_at"] for row in found), "group-bot")
     assert {row["last_error"] for row in found} == {"HTTP 410"}
-    assert [reference for reference, _ in inbox.got].count("channel:chat") == 1
+    assert [reference for reference, _ in inbox.got].count("channel:group-bot") == 1
     assert REGISTRY.get_sample_value("fleet_outbox_given_up_total", given_up) == before + 2
 
 
-def told(receiver, channel="chat"):
+def told(receiver, channel="group-bot"):
     """Different notices about the channel: a worker that is stopped may leave one to be repeated."""
     return len({delivery for reference, delivery in receiver.got if reference == f"channel:{channel}"})
 
@@ -256,7 +258,7 @@ async def fail(watched, clock, workers, *attempts):
             lambda found, n=attempt: (
                 found[0]["attempts"] == n and found[0]["last_error"] and not found[0]["lease_token"]
             ),
-            "chat",
+            "group-bot",
         )
         clock.advance(seconds=2)
         workers.wake()
@@ -264,9 +266,9 @@ async def fail(watched, clock, workers, *attempts):
 
 async def test_an_outage_is_announced_after_three_attempts_of_an_emergency_once_and_so_is_its_end(watched):
     refusals = [NotDeliveredError("HTTP 503")] * 6
-    chat, inbox = Receiver("chat", *refusals), Receiver("inbox")
+    chat, inbox = Receiver("group-bot", *refusals), Receiver("inbox")
     clock = ManualClock(NOW)
-    plan(watched, press(), channels=("chat",))
+    plan(watched, press(), channels=("group-bot",))
     async with running(watched, clock, chat, inbox) as workers:
         await fail(watched, clock, workers, 1, 2)
         await inbox.until(lambda: len(inbox.got) == 1)  # the press itself
@@ -275,24 +277,24 @@ async def test_an_outage_is_announced_after_three_attempts_of_an_emergency_once_
         await inbox.until(lambda: told(inbox) == 2)
         await chat.until(lambda: told(chat) == 1)
         found = await watched.until(lambda found: all(row["delivered_at"] for row in found), "inbox")
-    about = [notices.decode(row["notification"]) for row in found if row["reference"] == "channel:chat"]
+    about = [notices.decode(row["notification"]) for row in found if row["reference"] == "channel:group-bot"]
     assert [(one.facts["delivers"], one.facts.get("error")) for one in about] == [(False, "HTTP 503"), (True, None)]
-    assert [row["urgent"] for row in found if row["reference"] == "channel:chat"] == [1, 0]
+    assert [row["urgent"] for row in found if row["reference"] == "channel:group-bot"] == [1, 0]
 
 
 async def test_an_emergency_that_waited_ten_seconds_is_an_outage_at_its_first_failure(watched):
-    chat, inbox = Receiver("chat", NotDeliveredError("no route")), Receiver("inbox")
+    chat, inbox = Receiver("group-bot", NotDeliveredError("no route")), Receiver("inbox")
     clock = ManualClock(NOW)
-    plan(watched, press(), channels=("chat",))
+    plan(watched, press(), channels=("group-bot",))
     clock.advance(seconds=10)
     async with running(watched, clock, chat, inbox):
         await inbox.until(lambda: told(inbox) == 1)
 
 
 async def test_an_outage_that_was_announced_is_not_announced_again_after_a_restart_and_a_second_one_is(watched):
-    chat, inbox = Receiver("chat", *[NotDeliveredError("HTTP 503")] * 1000), Receiver("inbox")
+    chat, inbox = Receiver("group-bot", *[NotDeliveredError("HTTP 503")] * 1000), Receiver("inbox")
     clock = ManualClock(NOW)
-    plan(watched, press(), channels=("chat",))
+    plan(watched, press(), channels=("group-bot",))
     clock.advance(seconds=10)
     async with running(watched, clock, chat, inbox, owner="one"):
         await inbox.until(lambda: told(inbox) == 1)
@@ -309,7 +311,7 @@ async def test_an_outage_that_was_announced_is_not_announced_again_after_a_resta
         workers.wake()
         await inbox.until(lambda: told(inbox) == 2)
         chat.answers.extend([NotDeliveredError("again")] * 1000)
-        plan(watched, press(2, at=NOW), channels=("chat",), now=clock.now_ms() - 10_000)
+        plan(watched, press(2, at=NOW), channels=("group-bot",), now=clock.now_ms() - 10_000)
         workers.wake()
         await inbox.until(lambda: told(inbox) == 3)
 

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine, select
+from sqlalchemy import create_engine, select, update
 
 from cloud.dispatch import floods, orders
 from cloud.dispatch.planner import Dispatch
@@ -301,6 +301,8 @@ def test_an_alarm_that_comes_back_opens_its_closed_order_again(database):
 
 def _move(database, event):
     def work(tx):
+        if event is OrderEvent.COMPLETE:
+            tx.execute(update(work_order).values(scanned_at=NOW, scanned_by="p1"))
         (order,) = tx.execute(select(work_order)).all()
         return orders.move(tx, order, event, "p1", NOW)
 

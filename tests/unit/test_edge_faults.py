@@ -45,7 +45,7 @@ class Refusing:
         self.taken = []
         self.slow_turns = 1
 
-    async def append(self, device_id, lane, occurred_at, payload, event_id):  # noqa: ARG002  # the journal's own
+    async def append(self, device_id, lane, occurred_at, payload, event_id, **_):  # noqa: ARG002  # the journal's own
         turns, self.slow_turns = self.slow_turns, 1
         for _ in range(turns):
             await asyncio.sleep(0)

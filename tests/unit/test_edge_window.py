@@ -135,3 +135,34 @@ def test_silence_of_a_dead_cloud_is_no_strike():
         lane.settle(0, now_s, now_s)
     assert lane.stuck(now_s)
     assert lane.drop_head().seq == 1
+
+
+def test_emergencies_are_sent_again_quickly_at_first_and_back_off_when_the_cloud_is_too_slow():
+    lane = LaneWindow(Lane.EMERGENCY, Timing(), 0, lambda: 1.0)
+    read(lane, [row(1)])
+    now_s, pauses = 0.0, []
+    for _ in range(9):
+        assert lane.take(now_s).row.seq == 1
+        pauses.append(lane.deadline_s - now_s)
+        now_s = lane.deadline_s
+        assert lane.expire(now_s)
+    assert pauses == [1.0, 2.0, 2.0, 2.0, 2.0, 4.0, 8.0, 8.0, 8.0]
+    lane.take(now_s)
+    lane.settle(0, now_s, now_s + 0.1)  # the cloud answered a hello: at once again
+    assert lane.take(now_s + 0.1).row.seq == 1
+    assert lane.deadline_s == now_s + 0.1 + 8.0
+
+
+def test_pauses_of_many_boxes_drift_apart_when_they_get_long():
+    spread = []
+    for factor in (0.9, 1.1):
+        lane = LaneWindow(Lane.EMERGENCY, Timing(), 0, lambda factor=factor: factor)
+        read(lane, [row(1)])
+        now_s = 0.0
+        for _ in range(8):
+            lane.take(now_s)
+            pause_s = lane.deadline_s - now_s
+            now_s = lane.deadline_s
+            lane.expire(now_s)
+        spread.append(pause_s)
+    assert spread[1] > 2 * spread[0]

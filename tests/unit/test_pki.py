@@ -248,3 +248,14 @@ def test_whatever_ends_is_listed_and_says_when_somebody_has_to_act(folder):
     assert "bike-001" in asks(NOW + 91 * DAY)
     assert "devices intermediate" in asks(NOW + 920 * DAY)
     assert "services root" in asks(NOW + 7000 * DAY)
+
+
+def test_forerunners_go_when_nothing_they_signed_is_valid_any_more(folder):
+    folder.renew_intermediate("devices", NOW + dt.timedelta(days=10))
+    previous = folder.directory / "online" / "previous"
+    kept = sorted(path.name for path in previous.iterdir())
+    assert len(kept) == 2
+    folder.refresh_list(NOW + dt.timedelta(days=10 + pki.LEAF_DAYS))
+    assert sorted(path.name for path in previous.iterdir()) == kept, "a leaf of the last minute may still be valid"
+    folder.refresh_list(NOW + dt.timedelta(days=10 + pki.LEAF_DAYS + 8))
+    assert list(previous.iterdir()) == []

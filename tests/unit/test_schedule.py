@@ -40,3 +40,13 @@ def test_a_due_time_that_moves_on_leaves_nothing_behind():
         assert schedule.due(at - 1) == []
     assert schedule.next_due == 9_999
     assert len(schedule._heap) == 1
+
+
+def test_many_that_are_due_are_served_a_few_at_a_time_the_earliest_first():
+    schedule = Schedule()
+    for number in range(10):
+        schedule.put(f"bike-{number:03}", 100 - number)
+    assert schedule.due(100, 4) == [f"bike-{number:03}" for number in (9, 8, 7, 6)]
+    assert schedule.next_due == 95
+    assert len(schedule.due(100, 100)) == 6
+    assert schedule.due(100, 4) == []

@@ -145,6 +145,7 @@ class World:
         products.add_services(
             self.services, products.Handlers(), database=self.database, clock=self.clock, commands=self.commands,
             intents=self.intents, series=FakeSeries(), changes=self.changes, new_id=lambda: secrets.token_hex(16),  # type: ignore[arg-type]
+            data_directory=self.settings.data_directory, public_url=self.settings.public_url,
         )  # fmt: skip
         self.app = create_app(
             self.services, self.settings, sessions=self.members, changes=self.changes, clock=self.clock,

@@ -1,7 +1,8 @@
 """A webhook: signed JSON by HTTP POST to one address.
 
 The receiver checks `X-Fleet-Signature: sha256=<hex>`, the HMAC-SHA256 of `<X-Fleet-Timestamp>.<body>` under
-the shared secret, refuses an old time stamp, and drops a `delivery_id` it has seen.
+the shared secret, refuses a time stamp older than `REPLAY_WINDOW_S`, and drops a `delivery_id` it has seen
+(docs/notifications.md shows how).
 """
 
 import hashlib
@@ -13,15 +14,16 @@ from typing import Final, Self
 import aiohttp
 import msgspec
 
+from cloud.adapters.notify import addresses
 from cloud.model import Notification
 from cloud.ports import NotDeliveredError
+from fleet.clock import MILLISECONDS_PER_SECOND
 
 TIMESTAMP_HEADER: Final = "X-Fleet-Timestamp"
 SIGNATURE_HEADER: Final = "X-Fleet-Signature"
 DELIVERY_HEADER: Final = "X-Fleet-Delivery"
-CONNECTIONS_MAX: Final = 64
-KEEP_ALIVE_S: Final = 75.0
-ANSWER_BYTES_MAX: Final = 65_536
+REPLAY_WINDOW_S: Final = 300.0
+"""A receiver should refuse what was signed longer ago, or so far ahead."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -30,6 +32,13 @@ def signature_of(secret: str, timestamp: str, body: bytes) -> str:
     """Value of the signature header for a body sent at `timestamp` (ms since the epoch, decimal)."""
     digest = hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256)
     return f"sha256={digest.hexdigest()}"
+
+
+def is_genuine(secret: str, timestamp: str, signature: str, body: bytes, *, now_ms: int) -> bool:
+    """What a receiver checks: our signature, and not older than the replay window."""
+    if not timestamp.isdecimal() or abs(now_ms - int(timestamp)) > REPLAY_WINDOW_S * MILLISECONDS_PER_SECOND:
+        return False
+    return hmac.compare_digest(signature_of(secret, timestamp, body), signature)
 
 
 class WebhookChannel:
@@ -43,26 +52,32 @@ class WebhookChannel:
         real_now_ms: Callable[[], int],
         timeout_s: float = 5.0,
         name: str = "webhook",
+        allow_private: bool = False,
     ) -> None:
         """Open it with `async with` inside the event loop that sends.
 
+        `allow_private`: the receiver may stand in our own network, or on this machine.
+
         Raises:
-            ValueError: the address is not http or https.
+            ValueError: the address is not http or https, or names a private host that is not allowed.
         """
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"webhook address {url!r} must begin with http:// or https://")
+        if not allow_private:
+            try:
+                addresses.refuse_private_literal(url)
+            except addresses.PrivateAddressError as refusal:
+                raise ValueError(f"webhook address: {refusal}") from None
         self.name = name
         self._url = url
         self._secret = secret
         self._real_now_ms = real_now_ms
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._timeout_s = timeout_s
+        self._allow_private = allow_private
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=KEEP_ALIVE_S)
-        self._session = aiohttp.ClientSession(
-            connector=connector, timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar()
-        )
+        self._session = addresses.session(allow_private=self._allow_private, timeout_s=self._timeout_s)
         return self
 
     async def __aexit__(
@@ -85,11 +100,8 @@ class WebhookChannel:
         }
         if self._secret:
             headers[SIGNATURE_HEADER] = signature_of(self._secret, timestamp, body)
-        try:
-            async with self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as answer:
-                status = answer.status
-                await answer.content.read(ANSWER_BYTES_MAX)  # the rest closes the connection instead of keeping it
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise NotDeliveredError(f"{type(error).__name__}: {error}") from error
+        status = await addresses.post(
+            self._session, self._url, data=body, headers=headers, allow_private=self._allow_private
+        )
         if not 200 <= status < 300:
             raise NotDeliveredError(f"HTTP {status}")

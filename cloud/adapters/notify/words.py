@@ -1,7 +1,8 @@
 """Notifications as text for people: Chinese first, then English, from what the notification carries."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 from cloud.model import Notification
 
@@ -10,8 +11,8 @@ LISTED_MAX: Final = 20
 
 _LINES: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "call": {
-        "zh": ("地点：{device_name}（{device_id}）", "状态：{state_word}", "呼叫编号：{call_id}"),
-        "en": ("Where: {device_name} ({device_id})", "State: {state_word}", "Call: {call_id}"),
+        "zh": ("地点：{device_name}（{device_id}）", "状态：{state_word}", "已通知：{asked}", "呼叫编号：{call_id}"),
+        "en": ("Where: {device_name} ({device_id})", "State: {state_word}", "Asked: {asked}", "Call: {call_id}"),
     },
     "alarm": {
         "zh": (
@@ -33,6 +34,7 @@ _LINES: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "zh": ("地点：{device_name}（{device_id}）", "携带：{items}", "时限：{due_within}"),
         "en": ("Where: {device_name} ({device_id})", "Bring: {items}", "Within: {due_within}"),
     },
+    "contact": {"zh": ("有效期：10 分钟", "验证码：{code}"), "en": ("Valid for 10 minutes", "Code: {code}")},
     "system": {"zh": ("原因：{error}",), "en": ("Reason: {error}",)},
 }
 
@@ -48,7 +50,7 @@ _STATES: Final[Mapping[str, Mapping[str, str]]] = {
 
 
 def title(notification: Notification) -> str:
-    """One line with both languages."""
+    """One line with both languages: for what people of both read."""
     return f"{notification.title_zh} / {notification.title_en}"
 
 
@@ -57,13 +59,63 @@ def body(notification: Notification) -> str:
     return "\n\n".join("\n".join(_lines(notification, language)) for language in LANGUAGES)
 
 
+def language_of(language: str) -> str:
+    """`zh` or `en` for a person's language."""
+    return "en" if language.startswith("en") else "zh"
+
+
+def heading(notification: Notification, language: str) -> str:
+    """One line in one language."""
+    return notification.title_zh if language_of(language) == "zh" else notification.title_en
+
+
+def text(notification: Notification, language: str) -> str:
+    """The lines below the heading, in one language."""
+    return "\n".join(_lines(notification, language_of(language))[1:])
+
+
+Link = Callable[[Notification], str]
+"""Where somebody who reads this clicks; empty: nowhere."""
+
+
+def links(public_url: str) -> Link:
+    """Addresses of our pages, below FLEET_PUBLIC_URL; without one there are none."""
+    base = public_url.rstrip("/")
+
+    def link(notification: Notification) -> str:
+        path = _PATHS.get(notification.kind_of)
+        if not base or path is None:
+            return ""
+        return base + path.format(reference=quote(notification.reference, safe=""))
+
+    return link
+
+
+def nowhere(notification: Notification) -> str:
+    """A `Link` for messages without one."""
+    del notification
+    return ""
+
+
+_PATHS: Final[Mapping[str, str]] = {
+    "call": "/alarms#call-{reference}",
+    "alarm": "/alarms#alarm-{reference}",
+    "order": "/orders#order-{reference}",
+    "digest": "/alarms#notices-title",
+    "system": "/alarms#notices-title",
+    "contact": "/me/notifications",
+}
+
+
 def _lines(notification: Notification, language: str) -> list[str]:
-    heading = notification.title_zh if language == "zh" else notification.title_en
+    first = heading(notification, language)
     facts = notification.facts
     if "alarms" in facts:
-        return [heading, *_list(facts, language)]
+        return [first, *_list(facts, language)]
+    if "notices" in facts:
+        return [first, *(f"- {entry[language]}" for entry in facts["notices"][:LISTED_MAX])]
     words = _words(facts, language)
-    lines = [heading]
+    lines = [first]
     for line in _LINES.get(notification.kind_of, {}).get(language, ()):
         try:
             lines.append(line.format_map(words))
@@ -93,7 +145,7 @@ def _words(facts: Mapping[str, Any], language: str) -> dict[str, str]:
         elif name == "items" and isinstance(value, Mapping):
             if value:
                 words[name] = ", ".join(f"{article} × {count}" for article, count in value.items())
-        elif isinstance(value, str | int | float):
+        elif isinstance(value, str | int | float) and value != "":
             words[name] = str(value)
     if "state" in words:
         words["state_word"] = _STATES[language].get(words["state"], words["state"])

@@ -2,9 +2,12 @@
 
 from fastapi import APIRouter
 
-from cloud.web.pages import desk, device, identity, me, overview, sign_in
+from cloud.web.pages import calls, desk, device, identity, me, notifications, orders, overview, roster, sign_in
 
 
 def routers() -> list[APIRouter]:
     """Every page's router."""
-    return [sign_in.router, overview.router, device.router, identity.router, desk.router, me.router]
+    return [
+        sign_in.router, overview.router, device.router, identity.router, calls.router,
+        desk.router, orders.router, roster.router, me.router, notifications.router,
+    ]  # fmt: skip

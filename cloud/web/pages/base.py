@@ -11,6 +11,7 @@ from cloud.api.services import Services
 from cloud.calls.schemas import CallList
 from cloud.calls.service import CallService
 from cloud.settings import CloudSettings
+from cloud.supervision.service import SupervisionService
 from cloud.web.language import language_of
 from cloud.web.templating import render
 from fleet.clock import Clock
@@ -22,7 +23,9 @@ Anybody = Annotated[Person, Depends(allow("employee", "crew", "admin"))]
 CALLS_SHOWN_MAX: Final = 200
 NOTICES: Final = frozenset({
     "acknowledged", "order_moved", "command_sent", "purchase_made", "ride_asked", "box_approved", "box_rejected",
-    "device_revoked",
+    "device_revoked", "scanned", "order_made", "planned", "noted", "roster_changed", "handed_over", "shelved",
+    "latch_reset", "shown_again", "test_begun", "measure_recorded", "acknowledged_off_duty",
+    "order_moved_off_duty",
 })  # fmt: skip
 """What a page may be asked to say after a form; its words stand in `base.html`."""
 
@@ -56,6 +59,7 @@ async def page(
         on_duty=on_duty,
         open_calls=calls.calls,
         more_calls=calls.next_before or "",
+        chain=services_of(request).get(SupervisionService).chain() if on_duty else None,
         notice=notice if notice in NOTICES and problem is None else "",
         problem=problem,
         now_ms=clock_of(request).now_ms(),

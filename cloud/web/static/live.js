@@ -1,12 +1,12 @@
 // Keeps an open page true: listens to what changed and lets htmx load the parts that show it.
 // `data-topics` of the body lists what the page shows: `alarm`, or `device:bike-001` for one device alone.
 
-const URGENT = new Set(["call", "alarm", "command", "ride", "purchase"]);
+const URGENT = new Set(["call", "alarm", "incident", "command", "ride", "purchase"]);
 const BACKSTOP_MS = 15_000; // values that change without an event, and what a lost connection missed
 const QUIET_INTERVAL_MS = 2000; // a busy fleet changes many times a second; a page need not
 const body = document.body;
 const topics = (body.dataset.topics || "").split(/\s+/).filter(Boolean);
-const TOPIC_NAMES = ["device", "event", "alarm", "call", "order", "command", "ride", "purchase", "wallet", "inbox"];
+const TOPIC_NAMES = ["device", "event", "alarm", "call", "order", "command", "ride", "purchase", "wallet", "inbox", "incident", "hiding"];
 
 let lastRefresh = 0;
 let timer = 0;

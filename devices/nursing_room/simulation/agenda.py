@@ -26,8 +26,9 @@ class Agenda:
 
     def take(self, now_ms: int) -> tuple[int, str] | None:
         """Remove and return the earliest (due, name) that is due by `now_ms`; ties go by name."""
-        due_ms, name = min((due_ms, name) for name, due_ms in self._due.items())
+        due_ms = min(self._due.values())
         if due_ms > now_ms:
             return None
+        name = min([name for name, its_due_ms in self._due.items() if its_due_ms == due_ms])
         del self._due[name]
         return due_ms, name

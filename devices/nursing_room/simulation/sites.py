@@ -10,6 +10,7 @@
 | `demand_factor` | scales the visits | 1 |
 | `mishap_factor` | scales how often things break or are left open | 1 |
 | `remedy_factor` | scales how long that lasts | 1 |
+| `reading_interval_s` | how often it reports when nothing happens, and the step of its physics | 15 |
 """
 
 from collections.abc import Sequence

@@ -328,13 +328,14 @@ def restamped(
     found = []
     for line in truth:
         device_id = line["device_id"]
-        if line["what"] != "reading" or line["kind"] != LOGGED_IN_FULL:
+        if line["what"] != "reading" or line["kind"] != LOGGED_IN_FULL or outcomes.is_stored(line, readings):
             found.append(line)
-        elif (device_id, line["facts"]["at"]) in own and not outcomes.is_stored(line, readings):
+        elif (device_id, line["facts"]["at"]) in own:
             found.append({**line, "line": "unpromised"})
-        else:
+        else:  # a point under another line's own stamp is that line's
             stored = readings.get(device_id, {})
-            found.append(_restamped(line, stored, by_device.get(device_id, ()), left, taken))
+            others = {at: points for at, points in stored.items() if (device_id, at) not in logged}
+            found.append(_restamped(line, others, by_device.get(device_id, ()), left, taken))
     return found
 
 
@@ -343,8 +344,6 @@ def _restamped(
     refused: dict[str, list[dict[str, Any]]], taken: set[tuple[str, int, int]],
 ) -> dict[str, Any]:  # fmt: skip
     device_id, at_ms = line["device_id"], line["facts"]["at"]
-    if outcomes.is_stored(line, {device_id: stored}):
-        return line
     moves_ms = [at_ms + one.by_ms for one in clocks if one.from_s <= line["real_s"] <= one.until_s]
     moves_ms += [at_ms] if moves_ms else []  # bounded between times of which one was wrong
     for moment in sorted(stored) if moves_ms else ():

@@ -25,6 +25,8 @@ TRIES_MAX: Final = 3
 UP_S_MAX: Final = 90.0
 LINE_LAG_S: Final = 1.0
 """Within this the hardware has seen that its agent is gone."""
+FULL_BYTES: Final = RESERVE_BYTES // 4
+"""Where files end for a process whose disk is to be full: its journal is soon longer, and its reserve has room."""
 JOURNAL_LAG_S: Final = 1.0
 """A reading is durable within `COMMIT_WITHIN_S` (0.1 s) of its arrival; on a busy machine it may arrive later."""
 
@@ -151,7 +153,7 @@ class Tormentor:
     async def _dies(self, kill: Kill, victim: Victim, starts: int) -> bool:
         """Wait until the victim is dead and started again; False, and it is let go, if that takes too long."""
         if kill.point == plan.RESERVE:
-            limit_file_size(victim.pid, RESERVE_BYTES)
+            limit_file_size(victim.pid, FULL_BYTES)
         deadline_s = time.monotonic() + REACHED_S_MAX
         while victim.starts == starts:
             if time.monotonic() > deadline_s:
@@ -167,6 +169,8 @@ class Tormentor:
     def _window(self, host: str, died_s: float, refused_s: float = 0.0) -> None:
         """Readings of the last moments, and of the time before in which its journal took none."""
         age_s = JOURNAL_LAG_S + refused_s
+        if refused_s:  # what a full journal gave up for emergencies is declared when it can write again
+            self.deed.full_until_s = max(self.deed.full_until_s, died_s + 2 * JOURNAL_LAG_S)
         self.deed.windows.append(Window(self._scene.devices_of(host), died_s - age_s, died_s + LINE_LAG_S))
 
     def _killed(self, name: str, point: str = "") -> None:

@@ -44,7 +44,7 @@ def test_acknowledging_one_of_many_alarms_keeps_the_place(browser, served):
     with signed_in(browser, served, "crew", viewport=DESK) as page:
         page.goto(served.url + "/alarms")
         live(page)
-        button = page.locator(".alarm.is-open button").nth(15)
+        button = page.locator(".alarm.is-open form[action$='/acknowledge'] button").nth(15)
         button.scroll_into_view_if_needed()
         before = page.evaluate("scrollY")
         assert before > 500

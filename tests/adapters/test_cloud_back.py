@@ -32,6 +32,11 @@ TIMING = replace(
 PROMISE_S = 5.0
 
 
+def welcomed(agent):
+    """On the connection that follows the first grant."""
+    return agent.uplink is not None and agent.uplink.welcomed
+
+
 async def listen(line):
     while await line.read():
         pass
@@ -50,7 +55,7 @@ async def test_presses_made_while_the_cloud_was_away_are_heard_as_soon_as_it_is_
         listening = [group.create_task(listen(line)) for line in lines.values()]
         running = group.create_task(host.run())
         async with cloud.running():
-            await until(lambda: host.agents and all(agent.connected for agent in host.agents.values()))
+            await until(lambda: len(host.agents) == len(ROOMS) and all(map(welcomed, host.agents.values())))
             connects = {name: agent.counts["connects"] for name, agent in host.agents.items()}
         presses = {}
         for number, (name, line) in enumerate(lines.items()):

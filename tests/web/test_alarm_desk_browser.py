@@ -89,7 +89,6 @@ def test_an_alarm_is_hidden_with_the_keyboard_alone(browser, desk):
         live(page)
         hours = page.locator("#shelve-alarm-2 option").all_text_contents()
         assert len(hours) == 2, "a high alarm is hidden for at most four hours"
-        page.wait_for_timeout(2_000)  # the page takes a first look as soon as it is live
         page.focus("#shelve-alarm-2 summary")
         page.keyboard.press("Enter")
         for key in ("Tab", "Tab", "Space", "Tab"):
@@ -101,6 +100,36 @@ def test_an_alarm_is_hidden_with_the_keyboard_alone(browser, desk):
     assert (device_id, name, actor) == ("meal-002", "shelve_alarm", "person-crew")
     wanted = {"alarm_id": "alarm-2", "reason": "压缩机今天更换", "for_s": 3600.0, "one_shot": True}
     assert arguments == wanted
+
+
+def test_a_form_in_use_survives_what_changes_around_it(browser, desk):
+    """New alarms arrive above and below while somebody types: focus, text and choices stay, and the news is shown."""
+    with signed_in(browser, desk, "crew", viewport=PHONE) as page:
+        page.goto(f"{desk.url}/alarms")
+        live(page)
+        form = page.locator("#shelve-alarm-2")
+        form.locator("summary").click()
+        form.locator("[name=one_shot]").check()
+        reason = form.locator("[name=reason]")
+        reason.press_sequentially("压缩机")
+        for number, priority in enumerate(("high", "low", "high")):
+            name = f"meanwhile-{number}"
+            worlds.add_alarm(desk.world, name, f"bike-10{number}", "bike", "signal_weak", priority=priority)
+            desk.publish("alarm", {"id": name, "device_id": f"bike-10{number}"})
+            expect(page.locator(f"#alarm-{name}")).to_be_visible()
+            expect(reason).to_be_focused()
+        page.keyboard.type("今天更换")
+        page.locator("body").click(position={"x": 2, "y": 2})  # typed, and left for a moment
+        worlds.add_alarm(desk.world, "meanwhile-9", "bike-109", "bike", "signal_weak", priority="high")
+        desk.publish("alarm", {"id": "meanwhile-9", "device_id": "bike-109"})
+        expect(page.locator("#alarm-meanwhile-9")).to_be_visible()
+        expect(reason).to_be_visible()
+        expect(reason).to_have_value("压缩机今天更换")
+        expect(form.locator("[name=one_shot]")).to_be_checked()
+        form.locator("button").click()
+        expect(page.locator(".notice")).to_be_visible()
+    wanted = {"alarm_id": "alarm-2", "reason": "压缩机今天更换", "for_s": 3600.0, "one_shot": True}
+    assert desk.world.intents.submitted[-1][3] == wanted
 
 
 def test_a_latch_is_reset_with_what_was_found_and_a_shelf_is_ended(browser, desk):

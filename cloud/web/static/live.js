@@ -23,11 +23,44 @@ export function refresh() {
   if (document.hidden) {
     return;
   }
-  // A form that somebody is filling in stays as it is; only the listed parts of the page are replaced.
   lastRefresh = performance.now();
   const target = document.getElementById("refresh");
   target?.dispatchEvent(new CustomEvent("fleet:changed"));
 }
+
+// What somebody works at survives the exchange of the part around it: a form with the cursor in it or with something
+// typed into it stays as it is, and what the reader unfolded stays unfolded.
+function isChanged(control) {
+  if (control.matches("[type=checkbox], [type=radio]")) {
+    return control.checked !== control.defaultChecked;
+  }
+  if (control.matches("select")) {
+    const preset = [...control.options].findIndex((option) => option.defaultSelected);
+    return !control.multiple && control.selectedIndex !== Math.max(0, preset);
+  }
+  return control.value !== control.defaultValue;
+}
+
+function isInUse(form) {
+  const controls = [...form.elements].filter((control) => control.matches("input:not([type=hidden]), select, textarea"));
+  return controls.length > 0 && (form.contains(document.activeElement) || controls.some(isChanged));
+}
+
+htmx.registerExtension("keep-what-is-in-use", {
+  htmx_before_morph_node: (node) => !(node instanceof HTMLFormElement && isInUse(node)),
+  htmx_before_morph_attr: (node, { attrName }) => !(attrName === "open" && node instanceof HTMLDetailsElement),
+});
+
+// An element that moves within its list loses the focus in browsers that cannot move without taking it out.
+let focused = null;
+document.addEventListener("htmx:before:swap", () => {
+  focused = document.activeElement;
+});
+document.addEventListener("htmx:after:swap", () => {
+  if (document.activeElement === body && focused?.isConnected) {
+    focused.focus({ preventScroll: true });
+  }
+});
 
 function refreshSoon(urgent) {
   const wait = urgent ? 50 : Math.max(0, lastRefresh + QUIET_INTERVAL_MS - performance.now());

@@ -1,7 +1,5 @@
 """What the commands about alarms share: the services on this machine's database, and how answers are printed."""
 
-import asyncio
-import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import typer
 from rich.markup import escape
 
+from cli.database import Installation, command_line, new_id, with_services
 from cli.enrolment_commands import moment as readable_moment
-from cli.kinds import add_kinds
-from cli.output import FAILURE, USAGE, fail, print_rows, usage_errors, words
+from cli.output import FAILURE, USAGE, fail, print_rows, words
 
 if TYPE_CHECKING:
     from cloud.alarms.maintenance import MaintenanceService
@@ -36,51 +34,25 @@ class Desk:
 
 
 def at_desk(data_directory: Path | None, kind_folder: list[Path] | None, work: Callable[[Desk], Awaitable[T]]) -> T:
-    from sqlalchemy.exc import DBAPIError
+    """Run `work` at the desk of this installation; what is wrong ends the command with one line."""
+    return with_services(data_directory, lambda here: work(_desk(here)), kind_folder)
 
-    import devices
-    from cli.clock import SystemClock
-    from cli.settings_errors import SettingsError, cloud_settings
-    from cloud.adapters.sql.database import SqlDatabase
+
+def _desk(here: Installation) -> Desk:
     from cloud.alarms.maintenance import MaintenanceService
     from cloud.alarms.service import AlarmService
-    from cloud.api.access import Person, Role
     from cloud.api.changes import Changes
-    from cloud.api.problem import ProblemError
     from cloud.incidents.service import IncidentService
     from cloud.intents import IntentDesk
 
-    with usage_errors(SettingsError, devices.UnknownKindError, ValueError):
-        settings = cloud_settings(data_directory=data_directory)
-        add_kinds(kind_folder)
-    file = settings.data_directory / "state.db"
-    if not settings.database_url and not file.exists():
-        raise fail(f"no database at {file}: start `fleet serve` once, or name its folder with --data-directory", USAGE)
-    clock = SystemClock(
-        speed=settings.clock_speed, origin_ms=settings.clock_origin_ms, shift_ms=settings.clock_shift_ms
-    )
-    database = SqlDatabase(settings.sql_url())
-    intents = IntentDesk(database, clock, lambda: secrets.token_hex(16))
-    alarms = AlarmService(database, clock, intents)
-    desk = Desk(
+    intents = IntentDesk(here.database, here.clock, new_id)
+    alarms = AlarmService(here.database, here.clock, intents)
+    return Desk(
         alarms,
-        MaintenanceService(database, clock, intents, lambda: secrets.token_hex(16)),
-        IncidentService(database, clock, intents, alarms, Changes()),
-        Person("command-line", "command-line", "command-line", Role.ADMIN, "en"),
+        MaintenanceService(here.database, here.clock, intents, new_id),
+        IncidentService(here.database, here.clock, intents, alarms, Changes()),
+        command_line(),
     )
-    try:
-        return asyncio.run(_run(work, desk))
-    except ProblemError as problem:
-        raise fail(problem.detail or problem.title, USAGE if problem.status == 422 else FAILURE) from None
-    except DBAPIError as error:
-        reason = str(error.orig).splitlines()[0]
-        raise fail(f"database_url: {reason}; start `fleet serve` once, or correct FLEET_DATABASE_URL", USAGE) from None
-    finally:
-        database.close()
-
-
-async def _run(work: Callable[[Desk], Awaitable[T]], desk: Desk) -> T:
-    return await work(desk)
 
 
 async def dumped(asked: Awaitable[Any]) -> dict[str, Any]:

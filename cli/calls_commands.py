@@ -3,16 +3,14 @@
 Accepting, testing and recording enter the room's lane: the process that ingests carries them out within a second.
 """
 
-import asyncio
-import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
-from cli.database import DataOption
-from cli.kinds import KindFolderOption, add_kinds
+from cli.database import DataOption, Installation, command_line, new_id, with_database, with_services
+from cli.kinds import KindFolderOption
 from cli.output import FAILURE, UNHEALTHY, USAGE, JsonOption, data, fail, print_json, print_rows, usage_errors, words
 
 if TYPE_CHECKING:
@@ -42,53 +40,19 @@ def _with_services(
     kind_folder: list[Path] | None,
     work: "Callable[[CallService, SupervisionService], Awaitable[T]]",
 ) -> T:
-    from sqlalchemy.exc import DBAPIError
+    async def act(here: Installation) -> T:
+        from cloud.api.changes import Changes
+        from cloud.calls.service import CallService
+        from cloud.intents import IntentDesk
+        from cloud.supervision.service import SupervisionService
 
-    import devices
-    from cli.clock import SystemClock
-    from cli.settings_errors import SettingsError, cloud_settings
-    from cloud.adapters.sql.database import SqlDatabase
-    from cloud.api.changes import Changes
-    from cloud.api.problem import ProblemError
-    from cloud.calls.service import CallService
-    from cloud.intents import IntentDesk
-    from cloud.supervision.service import SupervisionService
+        intents = IntentDesk(here.database, here.clock, new_id)
+        return await work(
+            CallService(here.database, here.clock, intents),
+            SupervisionService(here.database, here.clock, intents, Changes(), new_id),
+        )
 
-    with usage_errors(SettingsError, devices.UnknownKindError, ValueError):
-        settings = cloud_settings(data_directory=data_directory)
-        add_kinds(kind_folder)
-    file = settings.data_directory / "state.db"
-    if not settings.database_url and not file.exists():
-        raise fail(f"no database at {file}: start `fleet serve` once, or name its folder with --data-directory", USAGE)
-    clock = SystemClock(
-        speed=settings.clock_speed, origin_ms=settings.clock_origin_ms, shift_ms=settings.clock_shift_ms
-    )
-    database = SqlDatabase(settings.sql_url())
-    try:
-        intents = IntentDesk(database, clock, lambda: secrets.token_hex(16))
-        calls = CallService(database, clock, intents)
-        supervision = SupervisionService(database, clock, intents, Changes(), lambda: secrets.token_hex(16))
-        return asyncio.run(_run(work, calls, supervision))
-    except ProblemError as problem:
-        raise fail(problem.detail or problem.title) from None
-    except DBAPIError as error:
-        reason = str(error.orig).splitlines()[0]
-        raise fail(f"database_url: {reason}; start `fleet serve` once, or correct FLEET_DATABASE_URL", USAGE) from None
-    finally:
-        database.close()
-
-
-async def _run(
-    work: "Callable[[CallService, SupervisionService], Awaitable[T]]", calls: "CallService",
-    supervision: "SupervisionService",
-) -> T:  # fmt: skip
-    return await work(calls, supervision)
-
-
-def _person() -> Any:
-    from cloud.api.access import Person, Role
-
-    return Person("command-line", "command-line", "command-line", Role.ADMIN, "en")
+    return with_services(data_directory, act, kind_folder)
 
 
 @app.command("list")
@@ -107,7 +71,7 @@ def list_calls(
 
     async def read(calls: "CallService", _: Any) -> list[dict[str, Any]]:
         found = await calls.calls(
-            _person(), is_open=True if open_only else None, device_id=room or None, before=None, limit=limit
+            command_line(), is_open=True if open_only else None, device_id=room or None, before=None, limit=limit
         )
         return [call.model_dump(mode="json", exclude={"attempts"}) for call in found.calls]
 
@@ -129,7 +93,7 @@ def show(
     from cloud.calls.timeline import timeline
 
     async def read(calls: "CallService", _: Any) -> Any:
-        return await calls.call(call_id, _person())
+        return await calls.call(call_id, command_line())
 
     call = _with_services(data_directory, kind_folder, read)
     if as_json:
@@ -162,7 +126,6 @@ def acknowledge(
     """
     from sqlalchemy import select
 
-    from cli.database import with_database
     from cloud.api.access import Person, Role
     from cloud.tables import person as people
 
@@ -220,7 +183,7 @@ def begin_test(
     from cloud.supervision.schemas import BeginTest
 
     async def act(_: Any, supervision: "SupervisionService") -> Any:
-        return await supervision.begin_test(room, BeginTest(seconds=seconds), _person())
+        return await supervision.begin_test(room, BeginTest(seconds=seconds), command_line())
 
     answer = _with_services(data_directory, kind_folder, act)
     _told(
@@ -241,7 +204,7 @@ def proof_tests(
     """
 
     async def read(_: Any, supervision: "SupervisionService") -> list[dict[str, Any]]:
-        found = await supervision.proof_tests(room, _person())
+        found = await supervision.proof_tests(room, command_line())
         return [one.model_dump() for one in found.tests]
 
     rows = _with_services(data_directory, kind_folder, read)
@@ -269,7 +232,7 @@ def substitute(
     async def act(_: Any, supervision: "SupervisionService") -> Any:
         until_at = supervision.now_ms() + hours * HOUR_MS
         body = RecordMeasure(measure=measure, responsible=responsible, until_at=until_at)
-        return await supervision.record_measure(room, body, _person())
+        return await supervision.record_measure(room, body, command_line())
 
     with usage_errors(ValueError):
         answer = _with_services(data_directory, kind_folder, act)

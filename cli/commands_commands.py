@@ -3,9 +3,7 @@
 A command sent here is a row; the process that holds the link to the broker sends it within a second.
 """
 
-import asyncio
 import json
-import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -13,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.markup import escape
 
-from cli.database import DataOption
-from cli.kinds import KindFolderOption, add_kinds
-from cli.output import FAILURE, USAGE, JsonOption, data, fail, print_json, print_rows, usage_errors, words
+from cli.database import DataOption, Installation, command_line, new_id, with_services
+from cli.kinds import KindFolderOption
+from cli.output import FAILURE, USAGE, JsonOption, data, fail, print_json, print_rows, words
 
 if TYPE_CHECKING:
     from cloud.devices.service import DeviceService
@@ -30,51 +28,21 @@ _COLUMNS = ("id", "device_id", "action", "status", "reason", "actor", "issued_at
 def _with_devices(
     data_directory: Path | None, kind_folder: list[Path] | None, work: "Callable[[DeviceService], Awaitable[T]]"
 ) -> T:
-    from sqlalchemy.exc import DBAPIError
-
-    import devices
-    from cli.clock import SystemClock
-    from cli.settings_errors import SettingsError, cloud_settings
-    from cloud.adapters.sql.database import SqlDatabase
-    from cloud.api.problem import ProblemError
     from cloud.device_commands.keys import KeyRingError, KeyRingFile
-    from cloud.device_commands.service import DeviceCommands
-    from cloud.devices.service import DeviceService
 
-    with usage_errors(SettingsError, devices.UnknownKindError, ValueError):
-        settings = cloud_settings(data_directory=data_directory)
-        add_kinds(kind_folder)
-    file = settings.data_directory / "state.db"
-    if not settings.database_url and not file.exists():
-        raise fail(f"no database at {file}: start `fleet serve` once, or name its folder with --data-directory", USAGE)
-    clock = SystemClock(
-        speed=settings.clock_speed, origin_ms=settings.clock_origin_ms, shift_ms=settings.clock_shift_ms
-    )
-    database = SqlDatabase(settings.sql_url())
-    unused: Any = None  # reading and ordering need neither the series nor the lanes
+    async def act(here: Installation) -> T:
+        from cloud.device_commands.service import DeviceCommands
+        from cloud.devices.service import DeviceService
+
+        unused: Any = None  # reading and ordering need neither the series nor the lanes
+        keys = KeyRingFile(here.settings.command_key_file or here.settings.data_directory / "command.key")
+        commands = DeviceCommands(here.database, here.clock, lambda _: None, keys, new_id)
+        return await work(DeviceService(here.database, here.clock, unused, commands, unused))
+
     try:
-        keys = KeyRingFile(settings.command_key_file or settings.data_directory / "command.key")
-        commands = DeviceCommands(database, clock, lambda _: None, keys, lambda: secrets.token_hex(16))
-        return asyncio.run(_run(work, DeviceService(database, clock, unused, commands, unused)))
-    except ProblemError as problem:
-        raise fail(problem.detail or problem.title) from None
+        return with_services(data_directory, act, kind_folder)
     except (KeyRingError, OSError) as error:
         raise fail(f"command_key_file: {error}", USAGE) from None
-    except DBAPIError as error:
-        reason = str(error.orig).splitlines()[0]
-        raise fail(f"database_url: {reason}; start `fleet serve` once, or correct FLEET_DATABASE_URL", USAGE) from None
-    finally:
-        database.close()
-
-
-async def _run(work: "Callable[[DeviceService], Awaitable[T]]", service: "DeviceService") -> T:
-    return await work(service)
-
-
-def _admin() -> Any:
-    from cloud.api.access import Person, Role
-
-    return Person("command-line", "command-line", "command-line", Role.ADMIN, "en")
 
 
 @app.command("list")
@@ -122,7 +90,7 @@ def show(
     from cloud.devices.views import command_answer
 
     async def read(service: "DeviceService") -> dict[str, Any]:
-        return command_answer(await service.command_row(command_id, _admin(), wait_s)).model_dump()
+        return command_answer(await service.command_row(command_id, command_line(), wait_s)).model_dump()
 
     _print(_with_devices(data_directory, kind_folder, read), as_json=as_json)
 
@@ -150,8 +118,8 @@ def send(
     body = {"action": action, **dict(_pair(text) for text in argument or ())}
 
     async def order(service: "DeviceService") -> dict[str, Any]:
-        command_id = await service.command(device_id, body, _admin())
-        return command_answer(await service.command_row(command_id, _admin(), wait_s)).model_dump()
+        command_id = await service.command(device_id, body, command_line())
+        return command_answer(await service.command_row(command_id, command_line(), wait_s)).model_dump()
 
     answer = _with_devices(data_directory, kind_folder, order)
     _print(answer, as_json=as_json)
@@ -177,7 +145,7 @@ def cancel(
     from cloud.devices.views import command_answer
 
     async def end(service: "DeviceService") -> dict[str, Any]:
-        return command_answer(await service.cancel_command(command_id, _admin())).model_dump()
+        return command_answer(await service.cancel_command(command_id, command_line())).model_dump()
 
     _print(_with_devices(data_directory, kind_folder, end), as_json=as_json)
 

@@ -1,15 +1,15 @@
 """`fleet devices link`: is one device there, and how do its messages come in?"""
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
+from cli.database import DataOption, with_database
 from cli.enrolment_commands import moment
 from cli.kinds import KindFolderOption, add_kinds
-from cli.output import USAGE, JsonOption, data, fail, print_json, usage_errors
+from cli.output import JsonOption, data, fail, print_json, usage_errors
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 def link(
     device_id: Annotated[str, typer.Argument(help="Its id.")],
-    data_directory: Annotated[
-        Path | None, typer.Option("--data-directory", help="Where `fleet serve` keeps its data.")
-    ] = None,
+    data_directory: DataOption = None,
     kind_folder: KindFolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -27,8 +25,6 @@ def link(
 
     Example: [bold]fleet devices link room-007 --json[/bold]
     """
-    from cli.settings_errors import SettingsError, cloud_settings
-    from cloud.adapters.sql.database import SqlDatabase
     from cloud.devices import repository
     from cloud.devices.link_rows import Moment, read_link
     from cloud.devices.link_views import data_link_answer, presence_answer
@@ -36,11 +32,6 @@ def link(
 
     with usage_errors(ValueError):
         add_kinds(kind_folder)
-    with usage_errors(SettingsError):
-        settings = cloud_settings(data_directory=data_directory)
-    file = settings.data_directory / "state.db"
-    if not settings.database_url and not file.exists():
-        raise fail(f"no database at {file}: start `fleet serve` once, or name its folder with --data-directory", USAGE)
 
     def read(tx: "Connection") -> dict[str, Any] | None:
         rows, row = read_link(tx, device_id), repository.line(tx, {}, device_id)
@@ -52,11 +43,7 @@ def link(
             **data_link_answer(rows).model_dump(),
         }
 
-    database = SqlDatabase(settings.sql_url())
-    try:
-        found = database.read_here(read)
-    finally:
-        database.close()
+    found = with_database(data_directory, read)
     if found is None:
         raise fail(f"no device {device_id!r}; list them: fleet devices list")
     if as_json:

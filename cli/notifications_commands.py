@@ -4,7 +4,6 @@ A test is a row of the outbox; the process that delivers picks it up within a se
 """
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.markup import escape
 
-from cli.database import DataOption
-from cli.output import FAILURE, USAGE, JsonOption, fail, print_json, print_rows, usage_errors, words
+from cli.database import DataOption, Installation, command_line, new_id, with_services
+from cli.output import FAILURE, USAGE, JsonOption, fail, print_json, print_rows, words
 
 if TYPE_CHECKING:
     from cloud.adapters.sql.database import SqlDatabase
@@ -36,39 +35,15 @@ LoginArgument = Annotated[str, typer.Argument(help="Login of the person.")]
 def _with_notifications(
     data_directory: Path | None, work: "Callable[[NotificationService, SqlDatabase], Awaitable[T]]"
 ) -> T:
-    from sqlalchemy.exc import DBAPIError
+    async def act(here: Installation) -> T:
+        from cloud.bootstrap.channels import personal_names
+        from cloud.notifications.service import NotificationService
 
-    from cli.clock import SystemClock
-    from cli.settings_errors import SettingsError, cloud_settings
-    from cloud.adapters.sql.database import SqlDatabase
-    from cloud.api.problem import ProblemError
-    from cloud.bootstrap.channels import personal_names
-    from cloud.notifications.service import NotificationService
+        service = NotificationService(here.database, here.clock, new_id)
+        service.channels = personal_names(here.settings)
+        return await work(service, here.database)
 
-    with usage_errors(SettingsError):
-        settings = cloud_settings(data_directory=data_directory)
-    file = settings.data_directory / "state.db"
-    if not settings.database_url and not file.exists():
-        raise fail(f"no database at {file}: start `fleet serve` once, or name its folder with --data-directory", USAGE)
-    clock = SystemClock(
-        speed=settings.clock_speed, origin_ms=settings.clock_origin_ms, shift_ms=settings.clock_shift_ms
-    )
-    database = SqlDatabase(settings.sql_url())
-    service = NotificationService(database, clock, lambda: secrets.token_hex(16))
-    service.channels = personal_names(settings)
-
-    async def run() -> T:
-        return await work(service, database)
-
-    try:
-        return asyncio.run(run())
-    except ProblemError as problem:
-        raise fail(problem.detail or problem.title) from None
-    except DBAPIError as error:
-        reason = str(error.orig).splitlines()[0]
-        raise fail(f"database_url: {reason}; start `fleet serve` once, or correct FLEET_DATABASE_URL", USAGE) from None
-    finally:
-        database.close()
+    return with_services(data_directory, act)
 
 
 async def _person(database: "SqlDatabase", login: str) -> "Person":
@@ -221,10 +196,9 @@ def remove_contact(
 
     Example: [bold]fleet notifications contacts remove 0a1b…[/bold]
     """
-    from cloud.api.access import Person, Role
 
     async def remove(service: "NotificationService", _database: "SqlDatabase") -> None:
-        await service.remove(contact_id, Person("command-line", "command-line", "command-line", Role.ADMIN, "en"))
+        await service.remove(contact_id, command_line())
 
     _with_notifications(data_directory, remove)
     if as_json:

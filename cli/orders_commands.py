@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from cli.database import DataOption
-from cli.orders_desk import Desk, admin, full_id, person_id_of, with_desk
+from cli.database import DataOption, command_line
+from cli.orders_desk import Desk, full_id, person_id_of, with_desk
 from cli.output import USAGE, JsonOption, data, fail, print_json, print_rows, usage_errors, words
 
 app = typer.Typer(help="Work orders of the crews: see, make, give, move; rounds, plans, figures.", no_args_is_help=True)
@@ -42,7 +42,7 @@ def list_orders(
     chosen = {name: value for name, value in wanted.items() if value}
 
     async def read(desk: Desk) -> list[dict[str, Any]]:
-        found = await desk.orders.orders(admin(), chosen, is_open=not state, limit=limit)
+        found = await desk.orders.orders(command_line(), chosen, is_open=not state, limit=limit)
         return [one.model_dump(mode="json") for one in found.orders if one.overdue or not overdue]
 
     rows = with_desk(data_directory, read)
@@ -57,7 +57,7 @@ def show(order_id: OrderArgument, data_directory: DataOption = None, as_json: Js
     """
 
     async def read(desk: Desk) -> dict[str, Any]:
-        return (await desk.orders.order(await full_id(desk, order_id), admin())).model_dump(mode="json")
+        return (await desk.orders.order(await full_id(desk, order_id), command_line())).model_dump(mode="json")
 
     _print(with_desk(data_directory, read), as_json=as_json)
 
@@ -94,7 +94,7 @@ def make(
         raise fail(f"{problem['loc'][0]}: {problem['msg']}", USAGE) from None
 
     async def act(desk: Desk) -> dict[str, Any]:
-        return (await desk.orders.make(body, admin(), secrets.token_hex(16))).model_dump(mode="json")
+        return (await desk.orders.make(body, command_line(), secrets.token_hex(16))).model_dump(mode="json")
 
     _print(with_desk(data_directory, act), as_json=as_json)
 
@@ -113,7 +113,9 @@ def assign(
 
     async def act(desk: Desk) -> dict[str, Any]:
         person_id = await person_id_of(desk, login)
-        return (await desk.orders.assign(await full_id(desk, order_id), person_id, admin())).model_dump(mode="json")
+        return (await desk.orders.assign(await full_id(desk, order_id), person_id, command_line())).model_dump(
+            mode="json"
+        )
 
     _print(with_desk(data_directory, act), as_json=as_json)
 
@@ -133,7 +135,7 @@ def priority(
 
     async def act(desk: Desk) -> dict[str, Any]:
         full = await full_id(desk, order_id)
-        return (await desk.orders.set_priority(full, priority, admin(), note)).model_dump(mode="json")
+        return (await desk.orders.set_priority(full, priority, command_line(), note)).model_dump(mode="json")
 
     _print(with_desk(data_directory, act), as_json=as_json)
 
@@ -151,7 +153,7 @@ def note(
     """
 
     async def act(desk: Desk) -> dict[str, Any]:
-        return (await desk.orders.note(await full_id(desk, order_id), text, admin())).model_dump(mode="json")
+        return (await desk.orders.note(await full_id(desk, order_id), text, command_line())).model_dump(mode="json")
 
     _print(with_desk(data_directory, act), as_json=as_json)
 
@@ -169,7 +171,7 @@ def code(
     """
     from cloud.work_orders.proof import picture
 
-    found, link = with_desk(data_directory, lambda desk: desk.evidence.code(device_id, admin()))
+    found, link = with_desk(data_directory, lambda desk: desk.evidence.code(device_id, command_line()))
     if svg is not None:
         svg.write_bytes(picture(link))
     _print({"device_id": device_id, "code": found, "link": link}, as_json=as_json)
@@ -187,7 +189,7 @@ def plan(
     """
 
     async def read(desk: Desk) -> dict[str, Any]:
-        found = await (desk.planning.plan_now(admin()) if now else desk.planning.plan())
+        found = await (desk.planning.plan_now(command_line()) if now else desk.planning.plan())
         return found.model_dump(mode="json")
 
     found = with_desk(data_directory, read)
@@ -278,7 +280,7 @@ def preventive(
     async def act(desk: Desk) -> list[dict[str, Any]]:
         if plan_id:
             body = PlanChangeBody(period_days=every_days or None, enabled=switch == "on" if switch else None)
-            return [(await desk.orders.change_plan(plan_id, body, admin())).model_dump(mode="json")]
+            return [(await desk.orders.change_plan(plan_id, body, command_line())).model_dump(mode="json")]
         return [one.model_dump(mode="json") for one in await desk.orders.plans()]
 
     columns = ("id", "kind", "skill", "title_en", "period_days", "priority", "enabled")
@@ -299,7 +301,7 @@ def _add_act(name: str, what: str, example: str) -> None:
 
         async def move(desk: Desk) -> dict[str, Any]:
             full = await full_id(desk, order_id)
-            return (await desk.orders.act(full, OrderAct(name), admin(), note, reason)).model_dump(mode="json")
+            return (await desk.orders.act(full, OrderAct(name), command_line(), note, reason)).model_dump(mode="json")
 
         _print(with_desk(data_directory, move), as_json=as_json)
 

@@ -1,13 +1,12 @@
 """The services behind `fleet orders …`, on the database of this machine."""
 
-import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cli.output import USAGE, fail, usage_errors
+from cli.database import Installation, with_services
 
 if TYPE_CHECKING:
     from cloud.planning.service import PlanningService
@@ -29,55 +28,27 @@ class Desk:
 
 def with_desk(data_directory: Path | None, work: Callable[[Desk], Awaitable[T]]) -> T:
     """Run `work`; what is wrong ends the command with one line."""
-    from sqlalchemy.exc import DBAPIError
 
-    from cli.clock import SystemClock
-    from cli.settings_errors import SettingsError, cloud_settings
-    from cloud.adapters.sql.database import SqlDatabase
-    from cloud.api.changes import Changes
-    from cloud.api.problem import ProblemError
-    from cloud.planning.process import SolverProcess
-    from cloud.planning.service import PlanningService
-    from cloud.work_orders.evidence import EvidenceService
-    from cloud.work_orders.service import WorkOrderService
+    async def act(here: Installation) -> T:
+        from cloud.api.changes import Changes
+        from cloud.planning.process import SolverProcess
+        from cloud.planning.service import PlanningService
+        from cloud.work_orders.evidence import EvidenceService
+        from cloud.work_orders.service import WorkOrderService
 
-    with usage_errors(SettingsError):
-        settings = cloud_settings(data_directory=data_directory)
-    file = settings.data_directory / "state.db"
-    if not settings.database_url and not file.exists():
-        raise fail(f"no database at {file}: start `fleet serve` once, or name its folder with --data-directory", USAGE)
-    clock = SystemClock(
-        speed=settings.clock_speed, origin_ms=settings.clock_origin_ms, shift_ms=settings.clock_shift_ms
-    )
-    database = SqlDatabase(settings.sql_url())
-
-    async def run() -> T:
         changes, solver = Changes(), SolverProcess()
-        orders = WorkOrderService(database, clock, changes)
+        orders = WorkOrderService(here.database, here.clock, changes)
         evidence = EvidenceService(
-            database, clock, orders, folder=None, random_bytes=secrets.token_bytes, public_url=settings.public_url
-        )
+            here.database, here.clock, orders, folder=None, random_bytes=secrets.token_bytes,
+            public_url=here.settings.public_url,
+        )  # fmt: skip
+        planning = PlanningService(here.database, here.clock, changes, solver)
         try:
-            return await work(Desk(orders, PlanningService(database, clock, changes, solver), evidence, database))
+            return await work(Desk(orders, planning, evidence, here.database))
         finally:
             await solver.close()
 
-    try:
-        return asyncio.run(run())
-    except ProblemError as problem:
-        raise fail(problem.detail or problem.title) from None
-    except DBAPIError as error:
-        reason = str(error.orig).splitlines()[0]
-        raise fail(f"database_url: {reason}; start `fleet serve` once, or correct FLEET_DATABASE_URL", USAGE) from None
-    finally:
-        database.close()
-
-
-def admin() -> Any:
-    """Who acts on the command line."""
-    from cloud.api.access import Person, Role
-
-    return Person("command-line", "command-line", "command-line", Role.ADMIN, "en")
+    return with_services(data_directory, act)
 
 
 async def full_id(desk: Desk, beginning: str) -> str:

@@ -3,7 +3,6 @@
 The first admin of an installation is made here; later ones may be made on the API as well.
 """
 
-import asyncio
 import getpass
 import sys
 from collections.abc import Awaitable, Callable
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 from rich.markup import escape
 
-from cli.database import DataOption
-from cli.output import USAGE, JsonOption, fail, print_json, print_rows, usage_errors, words
+from cli.database import DataOption, Installation, command_line, with_services
+from cli.output import USAGE, JsonOption, fail, print_json, print_rows, words
 
 if TYPE_CHECKING:
     from cloud.members.service import MemberService
@@ -27,36 +26,12 @@ _PAGE_ROWS = 200
 
 
 def _with_members(data_directory: Path | None, work: "Callable[[MemberService], Awaitable[T]]") -> T:
-    from sqlalchemy.exc import DBAPIError
+    async def act(here: Installation) -> T:
+        from cloud.members.service import MemberService
 
-    from cli.clock import SystemClock
-    from cli.settings_errors import SettingsError, cloud_settings
-    from cloud.adapters.sql.database import SqlDatabase
-    from cloud.api.problem import ProblemError
-    from cloud.members.service import MemberService
+        return await work(MemberService(here.database, here.clock, secure_cookies=True))
 
-    with usage_errors(SettingsError):
-        settings = cloud_settings(data_directory=data_directory)
-    file = settings.data_directory / "state.db"
-    if not settings.database_url and not file.exists():
-        raise fail(f"no database at {file}: start `fleet serve` once, or name its folder with --data-directory", USAGE)
-    clock = SystemClock(
-        speed=settings.clock_speed, origin_ms=settings.clock_origin_ms, shift_ms=settings.clock_shift_ms
-    )
-    database = SqlDatabase(settings.sql_url())
-
-    async def run() -> T:
-        return await work(MemberService(database, clock, secure_cookies=True))
-
-    try:
-        return asyncio.run(run())
-    except ProblemError as problem:
-        raise fail(problem.detail or problem.title) from None
-    except DBAPIError as error:
-        reason = str(error.orig).splitlines()[0]
-        raise fail(f"database_url: {reason}; start `fleet serve` once, or correct FLEET_DATABASE_URL", USAGE) from None
-    finally:
-        database.close()
+    return with_services(data_directory, act)
 
 
 @app.command("add")
@@ -78,7 +53,7 @@ def add(
     """
     from pydantic import SecretStr, ValidationError
 
-    from cloud.api.access import Person, Role
+    from cloud.api.access import Role
     from cloud.members.schemas import PersonBody
 
     password = _password(password_file)
@@ -87,8 +62,7 @@ def add(
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         raise fail(f"{problem['loc'][0]}: {problem['msg']}; correct it", USAGE) from None
-    actor = Person("command-line", "command-line", "command-line", Role.ADMIN, language)
-    row = _with_members(data_directory, lambda members: members.create(body, actor))
+    row = _with_members(data_directory, lambda members: members.create(body, command_line()))
     if as_json:
         print_json({"id": row.id, "login": row.login, "name": row.name, "role": row.role})
     else:
@@ -118,14 +92,11 @@ def disable(
 
     Example: [bold]fleet people disable wang[/bold]
     """
-    from cloud.api.access import Person, Role
-
-    actor = Person("command-line", "command-line", "command-line", Role.ADMIN, "en")
 
     async def close(members: "MemberService") -> str | None:
         for row in await _everybody(members):
             if row.login == login:
-                await members.disable(row.id, actor)
+                await members.disable(row.id, command_line())
                 return str(row.id)
         return None
 

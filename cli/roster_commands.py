@@ -3,7 +3,6 @@
 What is changed here a running `fleet serve` sees with its next look, within a second for calls.
 """
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 from rich.markup import escape
 
-from cli.database import DataOption
-from cli.output import FAILURE, USAGE, JsonOption, data, fail, print_json, print_rows, usage_errors, words
+from cli.database import DataOption, Installation, command_line, with_services
+from cli.output import FAILURE, USAGE, JsonOption, data, fail, print_json, print_rows, words
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -31,51 +30,26 @@ DaysOption = Annotated[int, typer.Option("--days", min=1, max=56, help="How many
 
 def with_roster(data_directory: Path | None, work: "Callable[[RosterService], Awaitable[T]]") -> T:
     """Run `work` on the roster of this machine; what is wrong ends the command in words."""
-    from zoneinfo import ZoneInfo
 
-    from sqlalchemy.exc import DBAPIError
+    async def act(here: Installation) -> T:
+        from zoneinfo import ZoneInfo
 
-    from cli.clock import SystemClock
-    from cli.settings_errors import SettingsError, cloud_settings
-    from cloud.adapters.sql.database import SqlDatabase
-    from cloud.api.changes import Changes
-    from cloud.api.problem import ProblemError
-    from cloud.roster.service import RosterService
+        from cloud.api.changes import Changes
+        from cloud.api.problem import ProblemError
+        from cloud.roster.service import RosterService
 
-    with usage_errors(SettingsError):
-        settings = cloud_settings(data_directory=data_directory)
-    file = settings.data_directory / "state.db"
-    if not settings.database_url and not file.exists():
-        raise fail(f"no database at {file}: start `fleet serve` once, or name its folder with --data-directory", USAGE)
-    clock = SystemClock(
-        speed=settings.clock_speed, origin_ms=settings.clock_origin_ms, shift_ms=settings.clock_shift_ms
-    )
-    database = SqlDatabase(settings.sql_url())
-
-    async def run() -> T:
-        return await work(RosterService(database, clock, Changes(), ZoneInfo(settings.roster_time_zone)))
-
-    try:
-        return asyncio.run(run())
-    except ProblemError as problem:
-        for line in problem.extra.get("lines", []):
-            words.print(escape(f"line {line['line']}: {line['why']['en']}; {line['fix']['en']}"))
-        if "lines" in problem.extra:
+        zone = ZoneInfo(here.settings.roster_time_zone)
+        try:
+            return await work(RosterService(here.database, here.clock, Changes(), zone))
+        except ProblemError as problem:
+            if "lines" not in problem.extra:
+                raise
+            for line in problem.extra["lines"]:
+                words.print(escape(f"line {line['line']}: {line['why']['en']}; {line['fix']['en']}"))
             count = len(problem.extra["lines"])
             raise fail(f"{count} bad line{'s' if count > 1 else ''}, nothing was imported") from None
-        raise fail(problem.detail or problem.title) from None
-    except DBAPIError as error:
-        reason = str(error.orig).splitlines()[0]
-        raise fail(f"database_url: {reason}; start `fleet serve` once, or correct FLEET_DATABASE_URL", USAGE) from None
-    finally:
-        database.close()
 
-
-def command_line() -> Any:
-    """Who acts here, for the audit."""
-    from cloud.api.access import Person, Role
-
-    return Person("command-line", "command-line", "command-line", Role.ADMIN, "en")
+    return with_services(data_directory, act)
 
 
 def print_model(answer: "BaseModel") -> None:

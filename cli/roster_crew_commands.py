@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from cli.database import DataOption
+from cli.database import DataOption, command_line
 from cli.output import USAGE, JsonOption, fail, print_rows, usage_errors, words
-from cli.roster_commands import command_line, print_model, with_roster
+from cli.roster_commands import print_model, with_roster
 
 if TYPE_CHECKING:
     from cloud.roster.schemas import CrewList

@@ -84,9 +84,9 @@ class BootClocks:
 def _bounded(
     boots: list[tuple[int, int, int]], known_ms: int, next_began_ms: int, *, clock_is_right: bool
 ) -> dict[int, BootClock]:
-    """Earlier boots between what is known; backwards, because each ends where the next one began."""
+    """Earlier boots between what is known; backwards, because each ends before the next one began."""
     settled: dict[int, BootClock] = {}
-    high_ms = next_began_ms
+    high_ms = next_began_ms - 1
     for number, first_ms, last_ms in reversed(boots):
         low_ms = known_ms or high_ms - CLOCK_SKEW_PAST_S_MAX * MILLISECONDS_PER_SECOND
         # A clock that is right now and fits was right then: a box with a battery is not suspected.
@@ -96,7 +96,7 @@ def _bounded(
         # A known time that leaves no room for what was stamped was wrong itself: it must not press all into one moment.
         bound_ms = min(known_ms, high_ms) if known_ms <= first_ms + shift_ms else 0
         settled[number] = BootClock(shift_ms, bound_ms, high_ms, quality)
-        high_ms = max(bound_ms, first_ms + shift_ms)
+        high_ms = max(bound_ms, first_ms + shift_ms) - 1
     return settled
 
 

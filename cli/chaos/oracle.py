@@ -9,22 +9,17 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, func, select
 
+from cli.chaos.promises import LOGGED_IN_FULL, Window, WrongClock, promised, restamped, without_evicted
 from cli.demo import outcomes, verdict
 from cli.demo.holdings import Readings
 from cloud.adapters.sql.database import SqlDatabase
 from cloud.rules.moves import identity
 from cloud.tables import call, call_transition, command, event, gap, outbox, quarantine, spool_mark
-from fleet.envelope import READINGS_PER_MESSAGE_MAX
 
 LATE_MS: Final = 5_000.0
 """A press told later than this is counted as late (the limit of the standards)."""
 NAMED_MAX: Final = 20
 """Of each kind of fault so many are named in the report."""
-STAMPED_WITHIN_MS: Final = 30_000
-"""Business ms between a reading and its new stamp, besides the jump."""
-STAMPED_LATE_MS: Final = 1_200_000
-"""What an earlier boot read and nobody vouched for is put as late as it can have been: where the next boot began."""
-LOGGED_IN_FULL: Final = "nursing_room"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +45,7 @@ class Stored:
     """By device: readings of messages in quarantine whose time stamp could not be used."""
     evicted: Mapping[str, int] = field(default_factory=dict)
     """By device: telemetry messages that it declared as evicted, or that nobody could have."""
-    steps: Sequence[Any] = ()  # rows of `call_transition` in the order of their commits
+    steps: Sequence[Any] = ()  # rows of `call_transition` as committed
     call_states: Mapping[str, str] = field(default_factory=dict)  # call id → state of its row
     cleared: frozenset[str] = frozenset()  # at their origin, as the cloud heard
 
@@ -151,29 +146,6 @@ def overtaken(truths: verdict.Truths, stored: Stored, told: Collection[str]) -> 
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Real seconds in which an agent host promised nothing about the readings of its devices."""
-
-    device_ids: Collection[str]
-    from_s: float
-    until_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class WrongClock:
-    """Real seconds in which an agent host's clock was wrong; it then may stamp readings anew, or too late to be used.
-
-    An agent that the cloud has not told the time believes its own clock rather than the hardware's, and one that a
-    cloud with a wrong clock has told it believes that until it is told anew.
-    """
-
-    device_ids: Collection[str]
-    from_s: float
-    until_s: float
-    by_ms: int
-
-
 @dataclass(slots=True)
 class Finding:
     """One class of things: how many there were, and what became of them."""
@@ -218,8 +190,9 @@ def judge(
     need not be in the series; `ordered`: ids of the commands the people got from the API.
     """
     truths = verdict.truths_of(truth, _EVER)
+    truth = promised(truth, windows)
     truth = restamped(truth, readings, wrong_clocks, stored.refused_readings)
-    truth = _without_evicted(truth, readings, stored.evicted, full_until_s)
+    truth = without_evicted(truth, readings, stored.evicted, full_until_s)
     latencies = _told(truths, notices)
     where = {line["event_id"]: f"{line['device_id']} {line['what']} {line['event_id']}" for line in truth}
     missing = verdict.missing_events(truths, stored.events)
@@ -233,7 +206,7 @@ def judge(
         "presses": _presses(truths, stored, latencies, where),
         "events": events,
         "notices": _notices(truths, stored, notices),
-        "telemetry": _telemetry(truth, readings, windows, until_ms),
+        "telemetry": _telemetry(truth, readings, until_ms),
         "commands": _commands(truth, stored, ordered),
     }, latencies
 
@@ -287,104 +260,9 @@ def _notices(truths: verdict.Truths, stored: Stored, notices: Sequence[dict[str,
     return Finding(len({notice["delivery_id"] for notice in notices}), [], doubled)
 
 
-def _telemetry(
-    truth: Sequence[dict[str, Any]], readings: Readings, windows: Sequence[Window], until_ms: int
-) -> Finding:
-    by_device: dict[str, list[Window]] = {}
-    for window in windows:
-        for device_id in window.device_ids:
-            by_device.setdefault(device_id, []).append(window)
-    promised = [
-        {**line, "line": "unpromised"}
-        if line["what"] == "reading"
-        and any(one.from_s <= line["real_s"] <= one.until_s for one in by_device.get(line["device_id"], ()))
-        else line
-        for line in truth
-    ]
-    found = outcomes.telemetry_differences(LOGGED_IN_FULL, promised, readings, until_ms)
+def _telemetry(truth: Sequence[dict[str, Any]], readings: Readings, until_ms: int) -> Finding:
+    found = outcomes.telemetry_differences(LOGGED_IN_FULL, truth, readings, until_ms)
     return Finding(found.compared, list(found.lost), list(found.doubled))
-
-
-def restamped(
-    truth: Sequence[dict[str, Any]], readings: Readings, wrong_clocks: Sequence[WrongClock],
-    refused: Mapping[str, Sequence[dict[str, Any]]] | None = None,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """The log with those readings at their new moment that an agent with a wrong clock stamped anew.
-
-    Each is found again by its values, as a point of about that moment. What the cloud refused for its time stamp,
-    because one of both clocks was wrong, is found by its values in the quarantine (`refused`): it was kept for people
-    and not promised to the series. A point or a refused reading proves one reading; what is found nowhere stays.
-    """
-    by_device: dict[str, list[WrongClock]] = {}
-    for clock in wrong_clocks:
-        for device_id in clock.device_ids:
-            by_device.setdefault(device_id, []).append(clock)
-    refused = refused or {}
-    own = {(device_id, one.get("at")) for device_id, lines in refused.items() for one in lines}
-    logged = {(line["device_id"], line["facts"].get("at")) for line in truth if line["what"] == "reading"}
-    # Values repeat: a refused reading under its own stamp proves that very line, and no other.
-    left = {name: [one for one in lines if (name, one.get("at")) not in logged] for name, lines in refused.items()}
-    taken: set[tuple[str, int, int]] = set()
-    found = []
-    for line in truth:
-        device_id = line["device_id"]
-        if line["what"] != "reading" or line["kind"] != LOGGED_IN_FULL or outcomes.is_stored(line, readings):
-            found.append(line)
-        elif (device_id, line["facts"]["at"]) in own:
-            found.append({**line, "line": "unpromised"})
-        else:  # a point under another line's own stamp is that line's
-            stored = readings.get(device_id, {})
-            others = {at: points for at, points in stored.items() if (device_id, at) not in logged}
-            found.append(_restamped(line, others, by_device.get(device_id, ()), left, taken))
-    return found
-
-
-def _restamped(
-    line: dict[str, Any], stored: dict[int, list[dict[str, Any]]], clocks: Sequence[WrongClock],
-    refused: dict[str, list[dict[str, Any]]], taken: set[tuple[str, int, int]],
-) -> dict[str, Any]:  # fmt: skip
-    device_id, at_ms = line["device_id"], line["facts"]["at"]
-    moves_ms = [at_ms + one.by_ms for one in clocks if one.from_s <= line["real_s"] <= one.until_s]
-    moves_ms += [at_ms] if moves_ms else []  # bounded between times of which one was wrong
-    for moment in sorted(stored) if moves_ms else ():
-        if not any(-STAMPED_WITHIN_MS <= moment - moved_ms <= STAMPED_LATE_MS for moved_ms in moves_ms):
-            continue
-        for number, point in enumerate(stored[moment]):
-            if (device_id, moment, number) not in taken and _has_values(point, line):
-                taken.add((device_id, moment, number))
-                return {**line, "facts": {**line["facts"], "at": moment}}
-    for one in refused.get(device_id, ()):
-        if _has_values(one, line):
-            refused[device_id].remove(one)
-            return {**line, "line": "unpromised"}
-    return line
-
-
-def _without_evicted(
-    truth: Sequence[dict[str, Any]], readings: Readings, evicted: Mapping[str, int], full_until_s: float
-) -> list[dict[str, Any]]:
-    """A full disk makes telemetry give way; the device tells the cloud which messages are gone: so many and no more.
-
-    How many readings each held is not told, so each excuses as many as a message can hold.
-    """
-    left = {device_id: count * READINGS_PER_MESSAGE_MAX for device_id, count in evicted.items()}
-    kept = []
-    for line in truth:
-        if (
-            line["what"] == "reading" and line["kind"] == LOGGED_IN_FULL and line["line"] == "intact"
-            and line["real_s"] <= full_until_s and left.get(line["device_id"], 0) > 0
-            and not outcomes.is_stored(line, readings)
-        ):  # fmt: skip
-            left[line["device_id"]] -= 1
-            kept.append({**line, "line": "unpromised"})
-        else:
-            kept.append(line)
-    return kept
-
-
-def _has_values(found: Mapping[str, Any], line: Mapping[str, Any]) -> bool:
-    wanted = {name: value for name, value in line["facts"].items() if name != "at" and value is not None}
-    return all(name in found and found[name] == value for name, value in wanted.items())
 
 
 def _commands(truth: Sequence[dict[str, Any]], stored: Stored, ordered: Collection[str]) -> Finding:

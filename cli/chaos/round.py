@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from cli.chaos import ladder, oracle, plan
 from cli.chaos.oracle import Finding
+from cli.chaos.promises import LOGGED_IN_FULL
 from cli.chaos.people import People
 from cli.chaos.processes import Death
 from cli.chaos.scene import Scene, Setting
@@ -150,9 +151,9 @@ async def _compare(scene: Scene, deed: Deed, people: People, seed: int, began_s:
         database.close()
     scene.tell("settled")
     if scene.series is not None:
-        readings = await scene.series.readings(oracle.LOGGED_IN_FULL)
+        readings = await scene.series.readings(LOGGED_IN_FULL)
     else:
-        readings = await asyncio.to_thread(holdings.read_readings, scene.stage.series_file, oracle.LOGGED_IN_FULL)
+        readings = await asyncio.to_thread(holdings.read_readings, scene.stage.series_file, LOGGED_IN_FULL)
     due_ms = until_ms - round(READINGS_DUE_WITHIN_BUSINESS_S * 1000)
     findings, latencies = await asyncio.to_thread(
         lambda: oracle.judge(

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from cli.chaos import oracle
-from cli.chaos.oracle import Stored, Window
+from cli.chaos import oracle, promises
+from cli.chaos.oracle import Stored
+from cli.chaos.promises import Window
 from cloud.rules.moves import identity
 from fleet.envelope import READINGS_PER_MESSAGE_MAX
 
@@ -155,22 +156,43 @@ def test_waiting_goes_on_while_anything_is_under_way(world):
 
 def test_a_reading_stamped_by_a_wrong_clock_is_found_under_that_time(world):
     hour_ms = 3_600_000
-    clock = oracle.WrongClock(["room-001"], 1.0, 1.5, hour_ms)
+    clock = promises.WrongClock(["room-001"], 1.0, 1.5, hour_ms)
     world["readings"] = {"room-001": {1_200 + hour_ms + 300: [{"fridge_celsius": 4.0}]}}
     assert judge(world)[0] == {"telemetry": (1, 1)}
-    truth = oracle.restamped(world["truth"], world["readings"], [clock])
+    truth = promises.restamped(world["truth"], world["readings"], [clock])
     assert judge({**world, "truth": truth, "until_ms": 2 * hour_ms})[0] == {}
     other = {"room-001": {1_200 + hour_ms + 300: [{"fridge_celsius": 5.0}]}}
-    truth = oracle.restamped(world["truth"], other, [clock])
+    truth = promises.restamped(world["truth"], other, [clock])
     assert judge({**world, "truth": truth, "readings": other, "until_ms": 2 * hour_ms})[0] == {"telemetry": (1, 1)}
 
 
 def test_a_point_proves_one_reading_of_a_wrong_clock(world):
-    clock = oracle.WrongClock(["room-001"], 1.0, 1.5, 3_600_000)
+    clock = promises.WrongClock(["room-001"], 1.0, 1.5, 3_600_000)
     world["truth"].append(truth_line("reading", at_ms=1_250, at=1_250, fridge_celsius=4.0))
     readings = {"room-001": {3_601_500: [{"fridge_celsius": 4.0}]}}
-    truth = oracle.restamped(world["truth"], readings, [clock])
+    truth = promises.restamped(world["truth"], readings, [clock])
     assert judge({**world, "truth": truth, "readings": readings})[0] == {"telemetry": (1, 0)}
+
+
+def test_a_point_of_a_wrong_clock_proves_what_was_promised_before_what_nobody_heard(world):
+    clock = promises.WrongClock(["room-001"], 1.0, 1.5, 3_600_000)
+    unheard = truth_line("reading", at_ms=1_150, at=1_150, fridge_celsius=4.0)
+    world["truth"].insert(0, {**unheard, "line": "unattached"})
+    readings = {"room-001": {3_601_500: [{"fridge_celsius": 4.0}]}}
+    truth = promises.restamped(world["truth"], readings, [clock])
+    assert [line["facts"]["at"] for line in truth if line["what"] == "reading"] == [1_150, 3_601_500]
+    assert judge({**world, "truth": truth, "readings": readings})[0] == {}
+
+
+def test_a_corrected_point_at_the_very_moment_of_another_reading_is_found_by_its_values(world):
+    clock = promises.WrongClock(["room-001"], 1.0, 1.24, 3_600_000)
+    world["truth"].append({**truth_line("reading", at_ms=3_601_500, at=3_601_500, fridge_celsius=5.0), "real_s": 9.0})
+    both = {"room-001": {3_601_500: [{"fridge_celsius": 4.0}, {"fridge_celsius": 5.0}]}}
+    truth = promises.restamped(world["truth"], both, [clock])
+    assert judge({**world, "truth": truth, "readings": both, "until_ms": 9_000_000})[0] == {}
+    thrice = {"room-001": {3_601_500: [{"fridge_celsius": 4.0}, {"fridge_celsius": 5.0}, {"fridge_celsius": 5.0}]}}
+    truth = promises.restamped(world["truth"], thrice, [clock])
+    assert judge({**world, "truth": truth, "readings": thrice, "until_ms": 9_000_000})[0] == {"telemetry": (0, 1)}
 
 
 def test_a_refused_reading_is_excused_only_by_itself_in_the_quarantine(world):

@@ -52,7 +52,7 @@ def test_mistakes_are_one_line_with_the_fix(data):
         (add(data, "nobody", "chat", "wecombot://x"), 1, "there is no person"),
         (add(data, "wang", "pigeon", "x"), 2, "one of push, chat"),
         (add(data, "wang", "sms", "13800000000"), 1, "no channel 'sms'"),
-        (add(data, "wang", "chat", "json://127.0.0.1"), 1, "begins with wecombot://"),
+        (add(data, "wang", "chat", "json://127.0.0.1"), 2, "begins with wecombot://"),
         (fleet("notifications", "test", "wang", *data), 1, "no such contact point"),
         (fleet("notifications", "list", "--outcome", "lost", *data), 2, "one of delivered"),
     ):

@@ -45,7 +45,7 @@ def test_an_order_by_hand_through_its_life(folder):
     for act in ("accept", "travel", "start"):
         run(act, short)
     assert "Scan the device's code" in run("complete", short, code=1)
-    assert "needs a reason" in run("hold", short, "--note", "x", code=1)
+    assert "needs a reason" in run("hold", short, "--note", "x", code=2)
     held = run("hold", short, "--reason", "waiting_part", "--note", "ordered")
     assert held["paused"]
     assert run("resume", short)["state"] == "assigned"

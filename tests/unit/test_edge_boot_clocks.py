@@ -103,6 +103,8 @@ async def test_starts_that_were_never_welcomed_lie_between_known_times_and_are_u
     assert [message.time_quality for message in told] == [
         TimeQuality.EXACT, *[TimeQuality.UNCERTAIN] * 6, TimeQuality.CORRECTED,
     ]  # fmt: skip
+    ends_and_begins = [(told[number].occurred_at, told[number + 1].occurred_at) for number in (2, 4)]
+    assert all(end < begin for end, begin in ends_and_begins), "a start begins after the one before it has ended"
     ats = [reading["at"] for reading in first.cloud.readings()]
     assert ats == sorted(ats)
     assert all(known_ms <= at <= now_ms for at in ats)

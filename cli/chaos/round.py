@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from cli.chaos import ladder, oracle, plan
 from cli.chaos.oracle import Finding
-from cli.chaos.promises import LOGGED_IN_FULL
 from cli.chaos.people import People
 from cli.chaos.processes import Death
+from cli.chaos.promises import LOGGED_IN_FULL
 from cli.chaos.scene import Scene, Setting
 from cli.chaos.torment import Deed, Tormentor
 from cli.demo import holdings

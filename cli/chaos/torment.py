@@ -12,9 +12,9 @@ from typing import Final
 
 from cli.chaos import plan
 from cli.chaos.agents import REPORT_EVERY_S
-from cli.chaos.promises import Window, WrongClock
 from cli.chaos.plan import Kill, Spell
 from cli.chaos.processes import Victim
+from cli.chaos.promises import Window, WrongClock
 from cli.chaos.scene import Scene
 from edge.reserve import RESERVE_BYTES
 from fleet.milestones import MILESTONES

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from cli.chaos.hostile import Rates
-from cli.chaos.promises import WrongClock
 from cli.chaos.plan import Spell
+from cli.chaos.promises import WrongClock
 from cli.chaos.proxy import Weather
 from cli.chaos.scene import Scene
 

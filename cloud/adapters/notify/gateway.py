@@ -2,12 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
-import aiohttp
-
-from cloud.adapters.notify import addresses, words
+from cloud.adapters.notify import words
+from cloud.adapters.notify.http_channel import HttpChannel
 from cloud.model import Notification, Recipient
 from cloud.ports import AddressRefusedError, NotDeliveredError
 
@@ -17,7 +15,7 @@ _ADDRESS_FAULTS: Final = frozenset({400, 404, 410, 422})
 NAMES: Final = ("address", "text", "language", "delivery_id")
 
 
-class GatewayChannel:
+class GatewayChannel(HttpChannel):
     """Delivered means any 2xx. 400, 404, 410 and 422 speak of the number; everything else of the gateway."""
 
     def __init__(
@@ -37,6 +35,7 @@ class GatewayChannel:
         Raises:
             ValueError: `body` or `headers` is no JSON object, or the body has no place for the address and the text.
         """
+        super().__init__(allow_private=allow_private, timeout_s=timeout_s)
         self.name = name
         self._url = url
         self._template = _object(body, f"{name}_body")
@@ -46,35 +45,17 @@ class GatewayChannel:
         self._headers = {"Content-Type": "application/json", **{key: str(value) for key, value in given.items()}}
         self._link = link
         self._method = method
-        self._allow_private = allow_private
-        self._timeout_s = timeout_s
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
-        self._session = addresses.session(allow_private=self._allow_private, timeout_s=self._timeout_s)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
 
     async def send_to(self, notification: Notification, recipient: Recipient, *, delivery_id: str) -> None:
         """Raises AddressRefusedError for a number that the gateway refuses, NotDeliveredError for all else."""
-        if self._session is None:
-            raise RuntimeError("the gateway is not open: use it with `async with`")
         filled = {
             "address": recipient.address,
             "text": message(notification, recipient.language, self._link),
             "language": words.language_of(recipient.language),
             "delivery_id": delivery_id,
         }
-        status = await addresses.post(
-            self._session, self._url, data=json.dumps(_filled(self._template, filled), ensure_ascii=False).encode(),
-            headers=self._headers, allow_private=self._allow_private, method=self._method,
-        )  # fmt: skip
+        body = json.dumps(_filled(self._template, filled), ensure_ascii=False).encode()
+        status = await self._request(self._url, body, self._headers, method=self._method)
         if status in _ADDRESS_FAULTS:
             raise AddressRefusedError(f"HTTP {status}: the gateway refuses this number")
         if not 200 <= status < 300:

@@ -4,21 +4,25 @@ It never fails towards the outbox: a watchdog that is away is no outage that peo
 watchdog misses the delivery, and an external dead man's switch misses the watchdog.
 """
 
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
-import aiohttp
+import msgspec
 import structlog
 
+from cloud.adapters.notify.http_channel import HttpChannel
 from cloud.model import Notification
+from cloud.ports import NotDeliveredError
 from cloud.synthetic import PROBE_CHANNEL
 
 _log = structlog.get_logger(__name__)
 
 TIMEOUT_S: Final = 3.0
+_HEADERS: Final = {"Content-Type": "application/json"}
+
+_encoder = msgspec.json.Encoder()
 
 
-class ProbeChannel:
+class ProbeChannel(HttpChannel):
     """POSTs `{"event_id": …}` to the watchdog's `/delivered`."""
 
     name = PROBE_CHANNEL
@@ -27,28 +31,16 @@ class ProbeChannel:
         """Raises ValueError: the address is not http."""
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"probe address {url!r} must begin with http:// or https://")
+        super().__init__(allow_private=True, timeout_s=TIMEOUT_S)
         self._url = url.rstrip("/") + "/delivered"
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S))
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
 
     async def send(self, notification: Notification, *, delivery_id: str) -> None:
         """Hand it back; what is not of the synthetic room is none of its business."""
         del delivery_id
         event_id = notification.facts.get("event_id")
-        if self._session is None or not event_id or "call_id" not in notification.facts:
+        if not event_id or "call_id" not in notification.facts:
             return
         try:
-            async with self._session.post(self._url, json={"event_id": event_id}, allow_redirects=False) as answer:
-                await answer.read()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            _log.warning("the watchdog did not take a delivery", error=f"{type(error).__name__}: {error}")
+            await self._request(self._url, _encoder.encode({"event_id": event_id}), _HEADERS)
+        except NotDeliveredError as error:
+            _log.warning("the watchdog did not take a delivery", error=str(error))

@@ -9,11 +9,9 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import urlsplit
 
-import aiohttp
 from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
@@ -21,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from cloud.adapters.notify import addresses, words
+from cloud.adapters.notify.http_channel import HttpChannel
 from cloud.model import Notification, Recipient
 from cloud.ports import AddressRefusedError, NotDeliveredError
 from fleet.clock import MILLISECONDS_PER_SECOND
@@ -153,34 +152,19 @@ class Vapid:
         return f"{text}.{unpadded(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
 
 
-class WebPushChannel:
+class WebPushChannel(HttpChannel):
     """Delivered means that the push service took it; it shows it as soon as the browser is connected."""
 
     name = "push"
 
     def __init__(self, vapid: Vapid, *, link: words.Link, allow_private: bool = False, timeout_s: float = 5.0) -> None:
-        """Open it with `async with` inside the event loop that sends."""
+        """See HttpChannel."""
+        super().__init__(allow_private=allow_private, timeout_s=timeout_s)
         self._vapid = vapid
         self._link = link
-        self._allow_private = allow_private
-        self._timeout_s = timeout_s
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
-        self._session = addresses.session(allow_private=self._allow_private, timeout_s=self._timeout_s)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
 
     async def send_to(self, notification: Notification, recipient: Recipient, *, delivery_id: str) -> None:
         """Raises AddressRefusedError for a subscription that ended, NotDeliveredError for all else."""
-        if self._session is None:
-            raise RuntimeError("web push is not open: use it with `async with`")
         try:
             endpoint, point, secret = subscription_of(recipient.address)
         except ValueError as error:
@@ -195,9 +179,7 @@ class WebPushChannel:
             "Urgency": "high" if is_emergency else "normal",
             "Authorization": self._vapid.authorization(endpoint),
         }
-        status = await addresses.post(
-            self._session, endpoint, data=body, headers=headers, allow_private=self._allow_private
-        )
+        status = await self._request(endpoint, body, headers)
         if status in _GONE:
             raise AddressRefusedError(f"HTTP {status}: the browser ended this subscription; subscribe again")
         if not 200 <= status < 300:

@@ -8,13 +8,12 @@ the shared secret, refuses a time stamp older than `REPLAY_WINDOW_S`, and drops 
 import hashlib
 import hmac
 from collections.abc import Callable
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
-import aiohttp
 import msgspec
 
 from cloud.adapters.notify import addresses
+from cloud.adapters.notify.http_channel import HttpChannel
 from cloud.model import Notification
 from cloud.ports import NotDeliveredError
 from fleet.clock import MILLISECONDS_PER_SECOND
@@ -41,7 +40,7 @@ def is_genuine(secret: str, timestamp: str, signature: str, body: bytes, *, now_
     return hmac.compare_digest(signature_of(secret, timestamp, body), signature)
 
 
-class WebhookChannel:
+class WebhookChannel(HttpChannel):
     """Delivered means any 2xx. Redirects are not followed: the address is what the admin wrote, nothing else."""
 
     def __init__(
@@ -54,9 +53,7 @@ class WebhookChannel:
         name: str = "webhook",
         allow_private: bool = False,
     ) -> None:
-        """Open it with `async with` inside the event loop that sends.
-
-        `allow_private`: the receiver may stand in our own network, or on this machine.
+        """See HttpChannel.
 
         Raises:
             ValueError: the address is not http or https, or names a private host that is not allowed.
@@ -68,29 +65,14 @@ class WebhookChannel:
                 addresses.refuse_private_literal(url)
             except addresses.PrivateAddressError as refusal:
                 raise ValueError(f"webhook address: {refusal}") from None
+        super().__init__(allow_private=allow_private, timeout_s=timeout_s)
         self.name = name
         self._url = url
         self._secret = secret
         self._real_now_ms = real_now_ms
-        self._timeout_s = timeout_s
-        self._allow_private = allow_private
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
-        self._session = addresses.session(allow_private=self._allow_private, timeout_s=self._timeout_s)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
 
     async def send(self, notification: Notification, *, delivery_id: str) -> None:
         """POST it; raises NotDeliveredError with the status or the network's reason."""
-        if self._session is None:
-            raise RuntimeError("the webhook is not open: use it with `async with`")
         body = _encoder.encode({"delivery_id": delivery_id, "notification": notification})
         timestamp = str(self._real_now_ms())
         headers = {
@@ -100,8 +82,6 @@ class WebhookChannel:
         }
         if self._secret:
             headers[SIGNATURE_HEADER] = signature_of(self._secret, timestamp, body)
-        status = await addresses.post(
-            self._session, self._url, data=body, headers=headers, allow_private=self._allow_private
-        )
+        status = await self._request(self._url, body, headers)
         if not 200 <= status < 300:
             raise NotDeliveredError(f"HTTP {status}")

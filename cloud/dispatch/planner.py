@@ -55,7 +55,9 @@ class Dispatch:
         for incident_id in (incident_id for incident_id, has_ended in moved.items() if has_ended):
             floods.over(tx, incident_id, now_ms)
         return [
-            *map(_call_fact, drills.for_pages(new_calls)), *map(_alarm_fact, new_alarms), *map(_view_fact, new_views),
+            *map(_call_fact, drills.for_pages(new_calls)),
+            *(_alarm_fact(change, change.after, change.view) for change in new_alarms),
+            *(_alarm_fact(change, change.state, change.after) for change in new_views),
             *map(_hiding_fact, decisions.hidings), *map(_incident_fact, moved), *map(_order_fact, moves),
         ]  # fmt: skip
 
@@ -184,7 +186,7 @@ def _call_fact(change: CallChange) -> dict[str, Any]:
     }
 
 
-def _alarm_fact(change: AlarmChange) -> dict[str, Any]:
+def _alarm_fact(change: AlarmChange | ViewChange, state: AlarmState, view: AlarmView) -> dict[str, Any]:
     return {
         "topic": "alarm",
         "id": change.alarm_id,
@@ -192,23 +194,8 @@ def _alarm_fact(change: AlarmChange) -> dict[str, Any]:
         "kind": change.kind,
         "key": change.definition.key,
         "priority": change.definition.priority.value,
-        "state": change.after.value,
-        "view": change.view.value,
-        "at": change.at,
-        "actor": change.actor,
-    }
-
-
-def _view_fact(change: ViewChange) -> dict[str, Any]:
-    return {
-        "topic": "alarm",
-        "id": change.alarm_id,
-        "device_id": change.device_id,
-        "kind": change.kind,
-        "key": change.definition.key,
-        "priority": change.definition.priority.value,
-        "state": change.state.value,
-        "view": change.after.value,
+        "state": state.value,
+        "view": view.value,
         "at": change.at,
         "actor": change.actor,
     }

@@ -71,7 +71,7 @@ def restamped(
     own = {(device_id, one.get("at")) for device_id, lines in refused.items() for one in lines}
     logged: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for line in truth:
-        if line["what"] == "reading":
+        if _is_compared(line):
             logged.setdefault((line["device_id"], line["facts"]["at"]), []).append(line)
     # Values repeat: a refused reading under its own stamp proves that very line, and no other.
     left = {name: [one for one in lines if (name, one.get("at")) not in logged] for name, lines in refused.items()}
@@ -81,13 +81,17 @@ def restamped(
     # Values repeat: what was promised takes its point before what perhaps never arrived.
     for index, line in sorted(enumerate(truth), key=lambda entry: entry[1]["line"] != "intact"):
         device_id = line["device_id"]
-        if line["what"] != "reading" or line["kind"] != LOGGED_IN_FULL or outcomes.is_stored(line, readings):
+        if not _is_compared(line) or outcomes.is_stored(line, readings):
             continue
         if (device_id, line["facts"]["at"]) in own:
             found[index] = {**line, "line": "unpromised"}
         else:
             found[index] = _restamped(line, others.get(device_id, {}), by_device.get(device_id, ()), left, taken)
     return found
+
+
+def _is_compared(line: Mapping[str, Any]) -> bool:
+    return bool(line["what"] == "reading" and line["kind"] == LOGGED_IN_FULL)
 
 
 def _others(

@@ -195,6 +195,11 @@ def test_a_corrected_point_at_the_very_moment_of_another_reading_is_found_by_its
     assert judge({**world, "truth": truth, "readings": thrice, "until_ms": 9_000_000})[0] == {"telemetry": (0, 1)}
 
 
+def test_readings_of_other_kinds_are_logged_without_values_and_not_compared(world):
+    world["truth"].append({**truth_line("reading", at_ms=1_210), "kind": "bike", "device_id": "bike-001"})
+    assert judge(world)[0] == {}
+
+
 def test_a_refused_reading_is_excused_only_by_itself_in_the_quarantine(world):
     world["readings"] = {}
     world["truth"].append(truth_line("reading", at_ms=1_250, at=1_250, fridge_celsius=4.0))

@@ -191,6 +191,12 @@ def is_news(change: AlarmChange) -> bool:
     return change.event is AlarmEvent.ACTIVATE and change.before in _NEWS_BEFORE
 
 
+def is_back(change: AlarmChange) -> bool:
+    """Whether it is true again before anybody acknowledged it, for people to see."""
+    shown = change.view is AlarmView.SHOWN
+    return shown and change.event is AlarmEvent.ACTIVATE and change.before is AlarmState.RETURNED_UNACKNOWLEDGED
+
+
 def is_shown_again(change: ViewChange) -> bool:
     """Whether what was hidden until now still has to be seen by somebody."""
     return change.after is AlarmView.SHOWN and change.state in _TO_BE_SEEN

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, select, update
 
@@ -30,15 +30,18 @@ __all__ = [
     "decode",
     "delivery_id",
     "encode",
+    "hold_back",
     "outbox_rows",
     "person_name",
     "places",
     "put",
     "system",
+    "tell_after_all",
     "withdraw",
 ]
 
 _waiting = outbox.c.delivered_at.is_(None) & outbox.c.given_up_at.is_(None)
+_OVER: Final = "withdrawn: over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,3 +162,38 @@ def withdraw(tx: Connection, references: Iterable[str], reason: str, at: int, *,
     )
     if not urgent:
         quotas.forget(tx, about)
+
+
+def hold_back(tx: Connection, references: Iterable[str], now_ms: int) -> None:
+    """Keep what still waits for its window to close, and nobody tried to send, for these alarms are over."""
+    about = sorted(set(references))
+    if not about:
+        return
+    held = (
+        _waiting
+        & outbox.c.reference.in_(about)
+        & (outbox.c.urgent == ORDINARY)
+        & (outbox.c.attempts == 0)
+        & outbox.c.lease_token.is_(None)
+        & (outbox.c.available_at > now_ms)
+    )
+    rows = select(outbox.c.id).where(held).order_by(outbox.c.id).with_for_update().cte("rows")
+    tx.execute(
+        update(outbox).where(outbox.c.id.in_(select(rows.c.id)), held).values(given_up_at=now_ms, last_error=_OVER)
+    )
+
+
+def tell_after_all(tx: Connection, references: Iterable[str]) -> None:
+    """These alarms came back before anybody had seen them: what `hold_back` kept leaves when it would have left."""
+    about = sorted(set(references))
+    if not about:
+        return
+    kept = (
+        outbox.c.reference.in_(about)
+        & outbox.c.given_up_at.is_not(None)
+        & outbox.c.delivered_at.is_(None)
+        & (outbox.c.last_error == _OVER)
+    )
+    found = tx.execute(update(outbox).where(kept).values(given_up_at=None, last_error=None))
+    if found.rowcount:
+        notify(tx, Topic.OUTBOX)

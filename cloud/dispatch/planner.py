@@ -126,7 +126,15 @@ class Dispatch:
 
 
 def _call_off(tx: Connection, new_alarms: Sequence[AlarmChange], new_views: Sequence[ViewChange], now_ms: int) -> None:
-    """What somebody has seen meanwhile, or what follows from another alarm, is not told any more."""
+    """What is over, what somebody has seen meanwhile, or what follows from another alarm is not told any more.
+
+    An alarm that is over before its notice left (a link that came back within the hold) needs no telephone: it stands
+    on the desk until somebody acknowledges it. If it comes back before that, it is told. One that latches is told in
+    any case, for somebody must look.
+    """
+    last = {change.alarm_id: change for change in new_alarms}
+    notices.tell_after_all(tx, [one for one, change in last.items() if alarms.is_back(change)])
+    notices.hold_back(tx, [one for one, change in last.items() if change.event is AlarmEvent.RETURN], now_ms)
     seen = [change.alarm_id for change in new_alarms if change.event is AlarmEvent.ACKNOWLEDGE]
     notices.withdraw(tx, seen, "acknowledged", now_ms, urgent=False)
     hidden = [change.alarm_id for change in new_views if change.after is not AlarmView.SHOWN]

@@ -190,12 +190,29 @@ def test_a_flapping_alarm_is_told_once_and_acknowledging_it_calls_it_off(databas
         event = AlarmEvent.RETURN if second % 2 else AlarmEvent.ACTIVATE
         plan(database, alarm_change(1, event, before, at=NOW + second), now=NOW + second)
         before = ALARM.next(before, event)
-    assert len(database.read_here(waiting)) == 1
+        assert len(database.read_here(waiting)) == (0 if event is AlarmEvent.RETURN else 1)
+    assert before is AlarmState.RETURNED_UNACKNOWLEDGED
+    plan(database, alarm_change(1, AlarmEvent.ACTIVATE, before, at=NOW + 50), now=NOW + 50)
+    before = AlarmState.UNACKNOWLEDGED
+    (row,) = [row for row in database.read_here(lambda tx: rows(tx, outbox)) if row["channel"] == "webhook"]
+    assert row["available_at"] == NOW + 10_000, "coming and going does not put it off"
     plan(database, alarm_change(1, AlarmEvent.ACKNOWLEDGE, before, at=NOW + 99, actor="p1"), now=NOW + 99)
     assert database.read_here(waiting) == []
     (stored,) = database.read_here(lambda tx: rows(tx, alarm))
     assert stored["acknowledged_by"] == "p1"
-    assert len(database.read_here(lambda tx: rows(tx, alarm_transition))) == 21
+    assert len(database.read_here(lambda tx: rows(tx, alarm_transition))) == 22
+
+
+def test_an_alarm_that_is_over_within_its_hold_rings_nowhere_and_one_that_stayed_longer_is_told(database):
+    plan(database, alarm_change(1), alarm_change(2), alarm_change(3, of=definition("moved")))
+    back = (AlarmEvent.RETURN, AlarmState.UNACKNOWLEDGED)
+    plan(database, alarm_change(1, *back, at=NOW + 6_000), now=NOW + 6_000)
+    latched = (AlarmEvent.RETURN_LATCHED, AlarmState.UNACKNOWLEDGED)
+    plan(database, alarm_change(3, *latched, at=NOW + 6_000, of=definition("moved")), now=NOW + 6_000)
+    plan(database, alarm_change(2, *back, at=NOW + 10_001), now=NOW + 10_001)
+    assert sorted(notice.device_id for notice in database.read_here(waiting)) == ["bike-002", "bike-003"]
+    (first,) = [row for row in database.read_here(lambda tx: rows(tx, alarm)) if row["device_id"] == "bike-001"]
+    assert first["state"] == "returned_unacknowledged", "it stands on the desk all the same"
 
 
 def test_five_alarms_are_five_notices_and_the_sixth_makes_them_one_with_a_list(database):

@@ -1,32 +1,44 @@
 """When a machine wants a restock, and what to bring.
 
-A restock is wanted when the boxes on hand would not last through the lead time with probability
-SERVICE_LEVEL (Poisson demand at PEAK_FACTOR times the mean rate, so a noon rush is covered), when a meal
-on the menu is sold out, or when there is something to remove. The pick list fills each meal up to its
-newsvendor level: the smallest stock S with P(demand until the next visit ≤ S) ≥ missed / (missed + wasted).
+A restock is wanted as soon as the boxes on hand would not last through the next HORIZON_HOURS with probability
+SERVICE_LEVEL (Poisson demand, by the machine's own hours), so long before they run out that it fits into a round;
+by when somebody should be there follows from when they will. It is wanted as well when a part of the menu is sold
+out, or when there is something to remove. The pick list fills each meal up to its newsvendor level: the smallest
+stock S with P(demand until the next visit ≤ S) ≥ missed / (missed + wasted).
 """
 
+import bisect
 import math
 from collections.abc import Mapping
 from typing import Any, Final
 
+from devices.meal_machine.forecast import MS_PER_HOUR, Habit
 from devices.meal_machine.state import PRIOR_SALES_PER_HOUR, State
+from fleet.clock import MILLISECONDS_PER_SECOND
 from fleet.incident import Priority
 from fleet.kind import Need, Text
 
 LEAD_TIME_HOURS: Final = 2.0
-"""From the order until the boxes are in the machine."""
-PEAK_FACTOR: Final = 2.5
-"""Noon-hour demand over the mean of a day."""
+"""From the order until the boxes are in the machine, at the soonest."""
+HORIZON_HOURS: Final = 18.0
+"""So long ahead a restock is ordered: from the last round of a day to the first of the next are 16 hours."""
 SERVICE_LEVEL: Final = 0.95
-COVER_HOURS: Final = 24.0
-"""How long a refill should last; a box keeps about two days."""
+COVER_HOURS: Final = 36.0
+"""How long a refill should last; a box keeps two days, and the next visit may come half a day late."""
+SOLD_OUT_SHARE: Final = 0.25
+"""So much of the menu may be sold out before somebody comes for that alone."""
+SOLD_OUT_WITHIN_S: Final = 12 * 3600.0
+EXPIRED_HOURS: Final = 18.0
+"""What nobody can buy any more waits so long for the next restock; after that somebody comes for it alone."""
+EXPIRED_WITHIN_S: Final = 12 * 3600.0
 MISSED_SALE_FEN: Final = 900
 """Margin and goodwill lost when a wanted box is not there."""
 WASTED_BOX_FEN: Final = 600
 """Purchase and disposal of a box nobody bought, weighted by the half of them that the next day still sells."""
-RESTOCK_WITHIN_S: Final = LEAD_TIME_HOURS * 3600
+BLOCKED_WITHIN_S: Final = LEAD_TIME_HOURS * 3600
 URGENT_WITHIN_S: Final = 3600.0
+SECONDS_PER_HOUR: Final = 3600
+_STEP_HOURS: Final = 0.5
 QUANTILE_MAX: Final = 400
 
 
@@ -42,15 +54,23 @@ def poisson_quantile(mean: float, level: float) -> int:
     return count
 
 
-def reorder_point(sales_per_hour: float) -> int:
-    """Boxes at or below which a restock is ordered."""
-    return poisson_quantile(sales_per_hour * PEAK_FACTOR * LEAD_TIME_HOURS, SERVICE_LEVEL)
+def hours_left(habit: Habit, stock_count: int, now_ms: int, horizon_hours: float = HORIZON_HOURS) -> float | None:
+    """For how long the boxes last with SERVICE_LEVEL, in half hours; None: longer than the horizon."""
+
+    def runs_out(step: int) -> bool:
+        return poisson_quantile(habit.expected(now_ms, step * _STEP_HOURS), SERVICE_LEVEL) > stock_count
+
+    steps = round(horizon_hours / _STEP_HOURS)
+    if not runs_out(steps):
+        return None
+    first = bisect.bisect_left(range(1, steps + 1), x=True, key=runs_out) + 1  # the later, the more is wanted
+    return (first - 1) * _STEP_HOURS
 
 
-def order_up_to(sales_per_hour: float, capacity: int) -> int:
-    """Boxes of one meal after a restock."""
+def order_up_to(wanted_count: float, capacity: int) -> int:
+    """Boxes of one meal after a restock, of which `wanted_count` are expected to be wanted until the next."""
     ratio = MISSED_SALE_FEN / (MISSED_SALE_FEN + WASTED_BOX_FEN)
-    return min(capacity, max(1, poisson_quantile(sales_per_hour * COVER_HOURS, ratio)))
+    return min(capacity, max(1, poisson_quantile(wanted_count, ratio)))
 
 
 def expired_count(reading: Any) -> int:
@@ -66,25 +86,33 @@ def sellable_by_sku(reading: Any) -> dict[str, int]:
     return stock
 
 
-def _rates(state: State, now_ms: int) -> dict[str, float]:
+def _shares(state: State, now_ms: int) -> dict[str, float]:
+    """What part of the machine's sales each meal of the menu has."""
     rates = {}
     for sku in {slot.sku for slot in state.reading.slots}:
         estimate = state.demand.get(sku)
         rates[sku] = estimate.rate_at(now_ms) if estimate else PRIOR_SALES_PER_HOUR
-    return rates
+    total = sum(rates.values())
+    return {sku: rate / total if total > 0 else 1 / len(rates) for sku, rate in rates.items()}
 
 
-def _pick_list(state: State, rates: Mapping[str, float], stock: Mapping[str, int]) -> dict[str, int]:
+def _pick_list(state: State, stock: Mapping[str, int], visit_ms: int) -> dict[str, int]:
+    """What to bring for a visit about `visit_ms`: until then some of the stock is sold."""
     capacity: dict[str, int] = {}
     for slot in state.reading.slots:
         capacity[slot.sku] = capacity.get(slot.sku, 0) + slot.capacity_count
-    wanted = {sku: order_up_to(rate, capacity[sku]) - stock.get(sku, 0) for sku, rate in rates.items()}
-    return {sku: count for sku, count in sorted(wanted.items()) if count > 0}
+    sold = state.habit.expected(state.reading.at, max(0, visit_ms - state.reading.at) / MS_PER_HOUR)
+    wanted = state.habit.expected(visit_ms, COVER_HOURS)
+    picked = {}
+    for sku, share in _shares(state, visit_ms).items():
+        left = max(0, stock.get(sku, 0) - round(sold * share))
+        picked[sku] = order_up_to(wanted * share, capacity[sku]) - left
+    return {sku: count for sku, count in sorted(picked.items()) if count > 0}
 
 
 def is_low(state: State, now_ms: int) -> bool:
     """Whether the boxes that can be sold may not last until a restock ordered now arrives."""
-    return bool(state.reading.stock_count <= reorder_point(sum(_rates(state, now_ms).values())))
+    return hours_left(state.habit, sum(sellable_by_sku(state.reading).values()), now_ms, LEAD_TIME_HOURS) is not None
 
 
 def restock_need(state: State, now_ms: int) -> Need | None:
@@ -93,19 +121,36 @@ def restock_need(state: State, now_ms: int) -> Need | None:
     if reading is None or not reading.slots:
         return None
     stock = sellable_by_sku(reading)
+    on_hand = sum(stock.values())
     sold_out = sum(1 for count in stock.values() if count == 0)
-    expired = expired_count(reading)
-    if not (is_low(state, now_ms) or sold_out or expired or state.blocked_lots):
+    due_within_s = [
+        *([URGENT_WITHIN_S] if reading.stock_count == 0 else ()),
+        *([BLOCKED_WITHIN_S] if state.blocked_lots else ()),
+        *([SOLD_OUT_WITHIN_S] if sold_out >= SOLD_OUT_SHARE * len(stock) else ()),
+        *([EXPIRED_WITHIN_S] if _expired_since_hours(reading) >= EXPIRED_HOURS else ()),
+    ]
+    left_hours = hours_left(state.habit, on_hand, now_ms)
+    if left_hours is not None:
+        due_within_s.append(max(URGENT_WITHIN_S, left_hours * SECONDS_PER_HOUR))
+    if not due_within_s:
         return None
-    empty = reading.stock_count == 0
+    within_s = min(due_within_s)
+    visit_ms = now_ms + round(within_s / 2 * MILLISECONDS_PER_SECOND)
+    expired = expired_count(reading)
     return Need(
         cause=f"restock:{state.device_id}:{state.cycle}",
         skill="restock",
         title=Text(
-            f"补货:剩余 {reading.stock_count} 份,{sold_out} 种售罄,{expired} 份过期",
-            f"Restock: {reading.stock_count} boxes left, {sold_out} meals sold out, {expired} boxes expired",
+            f"补货:剩余 {on_hand} 份,{sold_out} 种售罄,{expired} 份过期",
+            f"Restock: {on_hand} boxes left, {sold_out} meals sold out, {expired} boxes expired",
         ),
-        priority=Priority.HIGH if empty else Priority.MEDIUM,
-        due_within_s=URGENT_WITHIN_S if empty else RESTOCK_WITHIN_S,
-        items=_pick_list(state, _rates(state, now_ms), stock),
+        priority=Priority.HIGH if reading.stock_count == 0 else Priority.MEDIUM,
+        due_within_s=within_s,
+        items=_pick_list(state, stock, visit_ms),
     )
+
+
+def _expired_since_hours(reading: Any) -> float:
+    """For how long the oldest box inside can't be sold any more."""
+    ends = [lot.expires_at for slot in reading.slots for lot in slot.lots if lot.count and lot.expires_at <= reading.at]
+    return (reading.at - min(ends)) / MS_PER_HOUR if ends else 0.0

@@ -1,8 +1,8 @@
 """What the cloud knows about one machine: the latest reading, restock cycles, and how fast each meal sells.
 
-Demand is estimated per meal as an exponentially weighted rate: every reservation adds 1/τ per hour and
-the rate decays with e^(-t/τ), τ = DEMAND_MEMORY_HOURS. That is an unbiased estimate of a constant Poisson
-rate; a meal starts with PRIOR_SALES_PER_HOUR, so that a new machine is neither empty nor overfull.
+What the machine sells by hour is in `forecast.Habit`. How the meals share it is estimated per meal as an
+exponentially weighted rate: every reservation adds 1/τ per hour and the rate decays with e^(-t/τ),
+τ = DEMAND_MEMORY_HOURS; a meal starts with PRIOR_SALES_PER_HOUR, as all do.
 """
 
 import math
@@ -12,14 +12,14 @@ from typing import Any, Final
 import msgspec
 
 from devices.meal_machine import messages
+from devices.meal_machine.forecast import MS_PER_HOUR, Habit
 from fleet.kind import DeviceState
 
 PRIOR_SALES_PER_HOUR: Final = 0.3  # 80 boxes of 8 meals in 33 hours, about what a machine is stocked for
-DEMAND_MEMORY_HOURS: Final = 24.0
+DEMAND_MEMORY_HOURS: Final = 72.0
 MENU_MAX: Final = 64
 MACHINE_FAILURES: Final = frozenset({"jam", "heater_fault", "timeout", "power_lost", "unknown"})
 """Reasons that speak against the machine; the others are about the customer or the stock."""
-MS_PER_HOUR: Final = 3_600_000
 
 
 class Demand(msgspec.Struct, frozen=True):
@@ -40,6 +40,7 @@ class State(DeviceState, frozen=True, kw_only=True):
     cycle: int = 0
     restocked_at: int | None = None
     demand: dict[str, Demand] = msgspec.field(default_factory=dict)
+    habit: Habit = Habit()
     sold_count: int = 0
     failures_in_a_row: int = 0
     doubtful_sales: int = 0
@@ -64,6 +65,8 @@ def apply_reading(state: State, reading: Any) -> State:
         state = msgspec.structs.replace(state, reading=reading, chilled_same_count=same_count)
     else:
         state = msgspec.structs.replace(state, reading=reading, chilled_changed_at=reading.at, chilled_same_count=0)
+    if reading.stock_count == 0 or reading.locked_out:
+        state = msgspec.structs.replace(state, habit=state.habit.at(reading.at, can_sell=False))
     new = {slot.sku for slot in reading.slots} - state.demand.keys()
     if not new:
         return state
@@ -78,7 +81,11 @@ def apply_event(state: State, event: Any, occurred_at: int) -> State:
     """Facts that readings don't carry. Each event reaches this once."""
     match event:
         case messages.SaleReserved():
-            return msgspec.structs.replace(state, demand=_with_sale(state.demand, event.sku, occurred_at))
+            return msgspec.structs.replace(
+                state,
+                demand=_with_sale(state.demand, event.sku, occurred_at),
+                habit=state.habit.at(occurred_at, sold=1),
+            )
         case messages.SaleDelivered():
             return msgspec.structs.replace(state, sold_count=state.sold_count + 1, failures_in_a_row=0)
         case messages.SaleFailed() if event.reason in MACHINE_FAILURES:

@@ -1,12 +1,13 @@
-"""Preventive plans: work that is due by time, made once per device and period, spread and never bunching.
+"""Preventive plans: work that is due by time, made once per device and period, area by area, spread, never bunching.
 
 The next period of a device counts from its last completion (from its enrolment, or the plan's begin, before that).
-Its order is made at a moment within the last part of the period that only device and period decide, so that work
-which once came together drifts apart; and per plan and day no more than half as much again as an even share is made.
+Its order is made when the last part of the period begins. The first ones are spread over a period by where the devices
+stand, so that neighbours are due together and one round serves them. Per plan and day no more than half as much again
+as an even share is made, area by area: what once came together all at once comes apart so.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -14,15 +15,16 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, Row, func, select
 
 from cloud.dispatch import orders
-from cloud.dispatch.rows import identity, insert_new
+from cloud.dispatch.rows import insert_new
 from cloud.dispatch.states import OrderMove
 from cloud.synthetic import is_real
 from cloud.tables import device, preventive_plan, work_order
+from cloud.work_orders import areas
 from fleet.incident import OrderState
 
 DAY_MS: Final = 86_400_000
-LEAD: Final = 0.4
-"""Orders are made within this last part of the period."""
+LEAD: Final = 0.25
+"""Orders are made when this last part of the period begins."""
 CREST: Final = 1.5
 """Orders of a plan on one day, at most, over an even share."""
 ZONE: Final = ZoneInfo("Asia/Shanghai")
@@ -56,11 +58,6 @@ def cause_of(plan_id: str, device_id: str, period: int) -> str:
     return f"plan:{plan_id}:{device_id}:{period}"
 
 
-def fraction_of(*parts: object) -> float:
-    """In [0, 1), the same for ever for the same parts."""
-    return int(identity(*parts)[:8], 16) / 2**32
-
-
 def make_due(tx: Connection, at: int) -> list[OrderMove]:
     """Make the orders that are due now. The same moment again makes none."""
     moves: list[OrderMove] = []
@@ -69,15 +66,17 @@ def make_due(tx: Connection, at: int) -> list[OrderMove]:
     return moves
 
 
-def due_times(plan: Row[Any], device_id: str, enrolled_at: int, last_ended: int | None) -> tuple[int, int, int]:
-    """(from when the period counts, when its order is made, when it is due), business ms."""
+def due_times(plan: Row[Any], share: float, enrolled_at: int, last_ended: int | None) -> tuple[int, int, int]:
+    """(from when the period counts, when its order is made, when it is due), business ms.
+
+    `share`: where the device stands on the way through all areas, in [0, 1).
+    """
     period_ms = plan.period_days * DAY_MS
     if last_ended is None:
         begin = max(plan.created_at, enrolled_at)
-        made = begin + round(period_ms * fraction_of(plan.id, device_id, "first"))
+        made = begin + round(period_ms * share)
         return begin, made, made + round(period_ms * LEAD)
-    spread = LEAD * (1 - 0.65 * fraction_of(plan.id, device_id, last_ended))
-    return last_ended, last_ended + round(period_ms * (1 - spread)), last_ended + period_ms
+    return last_ended, last_ended + round(period_ms * (1 - LEAD)), last_ended + period_ms
 
 
 def _make_due(tx: Connection, plan: Row[Any], at: int) -> list[OrderMove]:
@@ -90,14 +89,15 @@ def _make_due(tx: Connection, plan: Row[Any], at: int) -> list[OrderMove]:
     }
     open_now = set(tx.scalars(select(columns.device_id).where(of_plan, columns.state.not_in(_ENDED))))
     found = tx.execute(
-        select(device.c.device_id, device.c.enrolled_at).where(
+        select(device.c.device_id, device.c.enrolled_at, device.c.latitude, device.c.longitude).where(
             device.c.kind == plan.kind, device.c.retired_at.is_(None), is_real(device.c.device_id)
         )
     ).all()
+    shares = areas.shares_along((row.device_id, row.latitude, row.longitude) for row in found)
     wanted: list[tuple[int, int, str]] = []
     for row in found:
         if row.device_id not in open_now:
-            begin, made_at, due_at = due_times(plan, row.device_id, row.enrolled_at, ended.get(row.device_id))
+            begin, made_at, due_at = due_times(plan, shares[row.device_id], row.enrolled_at, ended.get(row.device_id))
             if made_at <= at:
                 wanted.append((due_at, begin, row.device_id))
     today = _day_begin(at)
@@ -105,7 +105,12 @@ def _make_due(tx: Connection, plan: Row[Any], at: int) -> list[OrderMove]:
         tx.scalar(select(func.count()).select_from(work_order).where(of_plan, columns.created_at >= today)) or 0
     )
     room = max(0, math.ceil(len(found) / plan.period_days * CREST) - made_today)
-    return orders.make(tx, _rows(plan, sorted(wanted)[:room], at)) if wanted and room else []
+    return orders.make(tx, _rows(plan, _first(wanted, shares, room), at)) if wanted and room else []
+
+
+def _first(wanted: list[tuple[int, int, str]], shares: Mapping[str, float], room: int) -> list[tuple[int, int, str]]:
+    """The most pressing; of one day's, those that stand together."""
+    return sorted(wanted, key=lambda one: (one[0] // DAY_MS, shares[one[2]], one))[:room]
 
 
 def _rows(plan: Row[Any], wanted: Sequence[tuple[int, int, str]], at: int) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ from cloud.intents import IntentDesk
 from cloud.lane_book import LaneBook
 from cloud.model import DeviceLane, EventHandler, Inbound, Intent
 from cloud.ports import Database, IntentRefusedError, Link, LiveChanges, TelemetrySpool, Wake
-from cloud.rules.identities import Answer, emergency_digest, note_emergency
+from cloud.rules.identities import Answer, emergency_digest, note_emergency, take_over
 from cloud.rules.supervised import SupervisedRules
 from cloud.twin import repository as twin_rows
 from cloud.twin.stage import Twin
@@ -273,12 +273,7 @@ class Pipeline:
 
     def _greet(self, lane: DeviceLane, hello: Hello, batch: Batch) -> None:
         answer = self._rules.on_hello(lane, hello, batch.now_ms, batch.decisions)
-        if answer is Answer.GRANT:
-            # New storage, new keys: marks start again, and an old storage can't speak for this device any more.
-            lane.storage_id = hello.storage_id
-            lane.generation += 1
-            lane.emergency_seq = lane.event_seq = lane.telemetry_seq = 0
-            lane.presence.renewed()
+        if take_over(lane, hello, answer):
             batch.renewed.append(lane)
         if answer is not Answer.NOTHING:
             batch.greeted.append((lane, hello))

@@ -46,7 +46,7 @@ _AT_ONCE_S: Final = 0.0
 _SOON_S: Final = 0.01
 _HOUSEKEEPING_S: Final = 0.5
 _RETRY_S: Final = 2.0
-_RETURN_S: Final = 5.0
+_RETURN_S: Final = 2.0
 _BATCH_MAX: Final = 1024
 
 _log = logging.getLogger(__name__)

@@ -163,7 +163,7 @@ class Uplink:
         self._hello_sent_s = self._clock.monotonic_s()
         hello = Hello(
             VERSION, self._kind_name, self.device_id, self._claim.storage_id, self.generation, self._record.boots,
-            self._nonce, self._firmware, self._boot_id, self._certificate(), command_keys=self._keys.ids,
+            self._nonce, self._firmware, self._boot_id, self._certificate(), self._keys.ids, self._journal.absent,
         )  # fmt: skip
         await self._put(session, UpChannel.HELLO, encode(hello))
 

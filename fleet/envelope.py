@@ -160,6 +160,9 @@ class Hello(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     command_keys: Annotated[
         tuple[KeyId, ...], Meta(max_length=COMMAND_KEYS_MAX, description="keys whose commands it accepts, sorted")
     ] = ()
+    temporary: Annotated[
+        bool, Meta(description="the storage lives in memory until the disk lets the device have its own again")
+    ] = False
 
 
 class Status(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -27,6 +27,8 @@ LINE_LAG_S: Final = 1.0
 """Within this the hardware has seen that its agent is gone."""
 FULL_BYTES: Final = RESERVE_BYTES // 4
 """Where files end for a process whose disk is to be full: its journal is soon longer, and its reserve has room."""
+ABSENT_S: Final = 6.0
+"""So long after the disk has room again may a host without a journal need to have it: a look, and its agents' start."""
 JOURNAL_LAG_S: Final = 1.0
 """A reading is durable within `COMMIT_WITHIN_S` (0.1 s) of its arrival; on a busy machine it may arrive later."""
 
@@ -190,6 +192,11 @@ def limit_file_size(pid: int, size_bytes: int | None) -> None:
 
 
 def unpromised_disk(scene: Scene, deed: Deed, began_s: float) -> None:
-    """While the disk was full, readings had no promise: they give way to emergencies."""
+    """While the disk was full, readings had no promise: they give way to emergencies.
+
+    A host that started meanwhile has no journal, and begins anew some time after it can have one.
+    """
     until_s = deed.full_until_s = time.monotonic() + 2 * JOURNAL_LAG_S
-    deed.windows.append(Window(list(scene.fleet), began_s - JOURNAL_LAG_S, until_s))
+    for host in scene.hosts:
+        more_s = ABSENT_S if scene.victim(host).started_s >= began_s else 0.0
+        deed.windows.append(Window(scene.devices_of(host), began_s - JOURNAL_LAG_S, until_s + more_s))

@@ -86,6 +86,16 @@ class Storage(msgspec.Struct):
     """The last emergency taken from it in its turn, by `fleet.envelope.content_digest`."""
 
 
+class Suspended(msgspec.Struct):
+    """The storage that a temporary one stands in for, as far as the cloud had heard it."""
+
+    storage_id: str
+    generation: int
+    emergency_seq: int
+    event_seq: int
+    telemetry_seq: int
+
+
 class Desk(msgspec.Struct):
     """Alarms by key (only those that ever were anything but normal), the open call, causes of open needs."""
 
@@ -98,6 +108,11 @@ class Desk(msgspec.Struct):
     """Who spoke for the device, the latest last."""
     granted_at: int = 0
     """When a storage last took over from another one."""
+    generations: int = 0
+    """The highest generation that was granted; 0: none beyond the lane's own."""
+    suspended: Suspended | None = None
+    suspended_at: int = 0
+    """When a temporary storage last began to stand in; 0: never."""
     missed: bool = False
     """Whether it is silent or sends no readings: then every sign of life matters."""
     button: Button = msgspec.field(default_factory=Button)

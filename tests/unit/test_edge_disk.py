@@ -85,8 +85,10 @@ async def test_a_known_device_keeps_its_storage_when_the_disk_is_well_again(tmp_
         second.bell.say(f"P {PRESS[1]}")
         await eventually(lambda: second.bell.heard(f"L {PRESS[1]}"))
         assert second.cloud.hellos[-1].storage_id != storage_id
+        assert second.cloud.hellos[-1].temporary
         disk.well = True
         await eventually(lambda: second.cloud.hellos[-1].storage_id == storage_id)
+        assert not second.cloud.hellos[-1].temporary
         second.bell.say(f"P {PRESS[2]}")
         await eventually(lambda: second.bell.heard(f"L {PRESS[2]}"))
     assert set(first.cloud.event_ids(Lane.EMERGENCY)) == set(PRESS[:3])

@@ -8,7 +8,7 @@ import devices
 from cloud.model import Decisions, DeviceLane
 from cloud.rules.conditions import IDENTITY_TWICE, link_alarms
 from cloud.rules.desk import decode_desk, encode_desk
-from cloud.rules.identities import RETURN_PAUSE_S, STORAGES_MAX, Answer
+from cloud.rules.identities import RETURN_PAUSE_S, STORAGES_MAX, Answer, take_over
 from cloud.rules.stage import Rules
 from fleet.envelope import Hello
 from fleet.incident import AlarmEvent, Priority
@@ -24,17 +24,15 @@ class Site:
         self.alarms = []
         self._nonces = itertools.count()
 
-    def hello(self, storage, boots=0, boot_id=None, *, after_s=10, nonce=None):
+    def hello(self, storage, boots=0, boot_id=None, *, after_s=10, nonce=None, temporary=False):
         self.now_ms += round(after_s * 1000)
         hello = Hello(
             1, self.lane.kind, "bike-001", hex_id(storage), self.lane.generation, boots,
-            nonce or hex_id("nonce", next(self._nonces)), "", hex_id(boot_id or (storage, boots)),
+            nonce or hex_id("nonce", next(self._nonces)), "", hex_id(boot_id or (storage, boots)), temporary=temporary,
         )  # fmt: skip
         decisions = Decisions()
         answer = RULES.on_hello(self.lane, hello, self.now_ms, decisions)
-        if answer is Answer.GRANT:
-            self.lane.storage_id = hello.storage_id
-            self.lane.generation += 1
+        take_over(self.lane, hello, answer)
         self.alarms += [(change.definition.key, change.event) for change in decisions.alarms]
         return answer
 
@@ -64,6 +62,46 @@ def test_an_old_storage_that_returns_raises_the_alarm():
     site.hello("b")
     assert site.alarms == []
     assert site.hello("a", 1, after_s=RETURN_PAUSE_S + 1) is Answer.GRANT
+    assert site.alarms == RAISED
+
+
+def test_a_storage_goes_on_where_it_was_after_a_temporary_one_stood_in():
+    site = Site()
+    site.hello("a")
+    lane = site.lane
+    lane.emergency_seq, lane.event_seq, lane.telemetry_seq = 3, 5, 700
+    lane.link_boot_epoch = 1
+    assert site.hello("memory", temporary=True) is Answer.GRANT
+    assert (lane.generation, lane.emergency_seq, lane.telemetry_seq) == (2, 0, 0)
+    lane.emergency_seq, lane.link_boot_epoch = 1, 2 << 20
+    lane.desk = decode_desk(encode_desk(lane.desk))  # the cloud starts again meanwhile
+    assert site.hello("memory two", temporary=True) is Answer.GRANT, "another start on the same full disk"
+    assert lane.generation == 3
+    assert site.hello("a", 1) is Answer.RESUME
+    assert (lane.storage_id, lane.generation, lane.link_boot_epoch) == (hex_id("a"), 1, 0)
+    assert (lane.emergency_seq, lane.event_seq, lane.telemetry_seq) == (3, 5, 700)
+    assert site.hello("a", 1) is Answer.WELCOME
+    assert site.alarms == []
+    assert site.hello("b") is Answer.GRANT
+    assert lane.generation == 4, "no generation is used twice"
+
+
+def test_a_new_storage_ends_what_was_suspended():
+    site = Site()
+    site.hello("a")
+    site.hello("memory", temporary=True)
+    assert site.hello("b") is Answer.GRANT
+    assert site.hello("a", 1, after_s=RETURN_PAUSE_S + 1) is Answer.GRANT, "an old storage is no stand-in's owner"
+    assert site.alarms == RAISED
+
+
+def test_a_clone_that_says_temporary_is_found_when_it_comes_again():
+    site = Site()
+    site.hello("a")
+    assert site.hello("clone", temporary=True) is Answer.GRANT
+    assert site.hello("a", 1) is Answer.RESUME
+    assert site.alarms == []
+    assert site.hello("clone two", temporary=True) is Answer.GRANT
     assert site.alarms == RAISED
 
 

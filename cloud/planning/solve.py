@@ -2,7 +2,7 @@
 
 1. accepted jobs stay with their person, in their order; only something urgent may come in between
 2. the rest is planned twice: the plan before with new work put in where it costs least, and all anew; the new one
-   is taken only where it serves more, or saves `WORTH_MOVING` of the cost
+   is taken only where it saves more than moving costs (`MOVE_S`), which is little for stops further on
 3. what no route takes gets its reason
 """
 
@@ -20,8 +20,12 @@ PART_JOBS_MAX: Final = 45
 """More open jobs than this are split by area: VROOM's time grows with the cube."""
 URGENT: Final = 90
 """From this urgency on, a job may come between accepted ones."""
+NEXT_STOPS: Final = 2
+"""So many stops of a round somebody has in mind already."""
 MOVE_S: Final = 900
-"""What it costs to give a planned job to somebody else, or to turn an order round: so much less travel or lateness."""
+"""What it costs to give one of those to somebody else, or to turn their order: so much less travel or lateness."""
+MOVE_LATER_S: Final = 90
+"""What that costs for a stop further on, which was only looked at in the application."""
 UNDONE_S: Final = 3600
 """What a job that stands in no route costs, before its urgency."""
 LIMIT_S: Final = 5.0
@@ -109,8 +113,10 @@ def _is_worth_moving(
 ) -> bool:
     """Whether all anew saves more than moving costs: people who were told something else already."""
     sequences = {crew_id: tuple(dict.fromkeys(job.id for job, _ in row)) for crew_id, row in anew.items()}
-    moves = moved(problem.previous, sequences)
-    return _cost_s(problem, anew, matrix) + moves * MOVE_S < _cost_s(problem, kept, matrix)
+    near = moved({crew_id: jobs[:NEXT_STOPS] for crew_id, jobs in problem.previous.items()}, sequences)
+    later = max(0, moved(problem.previous, sequences) - near)
+    moves_s = near * MOVE_S + later * MOVE_LATER_S
+    return _cost_s(problem, anew, matrix) + moves_s < _cost_s(problem, kept, matrix)
 
 
 def _cost_s(problem: Problem, rows: dict[str, list[Visit]], matrix: Matrix) -> int:

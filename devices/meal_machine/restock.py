@@ -25,10 +25,10 @@ HORIZON_HOURS: Final = 18.0
 SERVICE_LEVEL: Final = 0.95
 COVER_HOURS: Final = 36.0
 """How long a refill should last; a box keeps two days, and the next visit may come half a day late."""
-SOLD_OUT_SHARE: Final = 0.25
+SOLD_OUT_SHARE: Final = 0.5
 """So much of the menu may be sold out before somebody comes for that alone."""
 SOLD_OUT_WITHIN_S: Final = 12 * 3600.0
-EXPIRED_HOURS: Final = 18.0
+EXPIRED_HOURS: Final = 24.0
 """What nobody can buy any more waits so long for the next restock; after that somebody comes for it alone."""
 EXPIRED_WITHIN_S: Final = 12 * 3600.0
 MISSED_SALE_FEN: Final = 900

@@ -11,8 +11,9 @@ from fleet.envelope import READINGS_PER_MESSAGE_MAX
 LOGGED_IN_FULL: Final = "nursing_room"
 STAMPED_WITHIN_MS: Final = 30_000
 """Business ms between a reading and its new stamp, besides the jump."""
-STAMPED_LATE_MS: Final = 1_200_000
-"""What an earlier boot read and nobody vouched for is put as late as it can have been: where the next boot began."""
+STAMPED_LATE_MS: Final = 1_800_000
+"""What an earlier boot read and nobody vouched for is put as late as it can have been: where the next boot began. So
+long, at 20 business seconds a second, a host may be killed again and again before one of its starts is welcomed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,11 +104,14 @@ def test_a_push_is_shown_and_leads_to_its_call(browser, told):
             "ServiceWorker.deliverPushMessage",
             {"origin": told.url, "registrationId": found[0]["registrationId"], "data": json.dumps(shown)},
         )
-        page.wait_for_function(
-            "navigator.serviceWorker.ready.then(r => r.getNotifications()).then(all => all.length === 1)"
-        )
         notice = page.evaluate(
-            "navigator.serviceWorker.ready.then(r => r.getNotifications())"
-            ".then(([one]) => ({title: one.title, body: one.body, tag: one.tag, link: one.data.link}))"
+            """async () => {
+                const registration = await navigator.serviceWorker.ready;
+                for (;;) {
+                    const [one] = await registration.getNotifications();
+                    if (one) return {title: one.title, body: one.body, tag: one.tag, link: one.data.link};
+                    await new Promise((again) => setTimeout(again, 20));
+                }
+            }"""
         )
         assert notice == {name: shown[name] for name in ("title", "body", "tag", "link")}

@@ -277,7 +277,7 @@ class Company:
         until_ms = self._clock.now_ms()
         if self._sim.pid:
             os.kill(self._sim.pid, signal.SIGUSR1)  # the world stands still; agents finish what they have
-        stored, notices = await self._settle(until_ms)
+        stored, notices, caught_up = await self._settle(until_ms)
         figures = await asyncio.to_thread(
             counting.count,
             self.scene,
@@ -297,14 +297,19 @@ class Company:
             "cloud_restarts": self._cloud.restarts,
             "first_telemetry_s": None if self._first_telemetry_s is None else round(self._first_telemetry_s, 2),
             "edge_pending": sum(self._statistics().get("pending", {}).values()),
-            "series_behind": not holdings.series_caught_up(self.scene.state_file),
+            "series_behind": not caught_up,
         }
         rooms = any(kind == counting.LOGGED_IN_FULL for kind, _ in self._fleet.values())
         presses_due = rooms and played_s * self._speed >= counting.PRESS_WITHIN_BUSINESS_S
         return Result(figures, verdict.complaints(figures, len(self._fleet), presses_due=presses_due))
 
-    async def _settle(self, until_ms: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Wait for events and pages, an edge with nothing pending (told after the world stood still), the series."""
+    async def _settle(self, until_ms: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]], bool]:
+        """Wait for events and pages, an edge with nothing pending (told after the world stood still), the series.
+
+        The last value: whether the series has all that the edge had, at any moment since. The synthetic room never
+        stands still, so a later look may find its latest readings under way.
+        """
+        caught_up = False
         fresh_from_s = time.time() + FRESH_AFTER_S
         deadline = time.monotonic() + SETTLE_S_MAX
         while True:
@@ -315,10 +320,9 @@ class Company:
             complete = not verdict.missing_events(truths, stored) and len(told) == len(truths.presses)
             fresh = self._statistics_file.exists() and self._statistics_file.stat().st_mtime > fresh_from_s
             finished = fresh and not sum(self._statistics()["pending"].values())
-            if complete and finished and holdings.series_caught_up(self.scene.state_file):
-                return stored, notices
-            if time.monotonic() > deadline:
-                return stored, notices
+            caught_up = caught_up or (finished and holdings.series_caught_up(self.scene.state_file))
+            if (complete and caught_up) or time.monotonic() > deadline:
+                return stored, notices, caught_up
             await asyncio.sleep(0.5)
 
     async def _events(self) -> list[dict[str, Any]]:

@@ -41,6 +41,8 @@ class Habit(msgspec.Struct, frozen=True):
     def at(self, now_ms: int, *, sold: int = 0, can_sell: bool = True) -> "Habit":
         """With the hours that ended before `now_ms` learnt, and what was just sold counted."""
         hour = local_hour_number(now_ms)
+        if hour < self.hour - HOURS_PER_DAY:  # the machine's clock was set back: nothing waits until it is there again
+            return msgspec.structs.replace(self, hour=hour, count=sold, judged=False)
         if hour <= self.hour:  # the same hour, or one that was learnt already
             return msgspec.structs.replace(self, count=self.count + sold, judged=self.judged and can_sell)
         if self.hour < 0:

@@ -60,6 +60,14 @@ def test_the_hours_of_workdays_and_weekends_are_learnt_apart():
     assert habit.expected(noon, 24) == pytest.approx(12, rel=0.15)
 
 
+def test_a_clock_that_was_set_back_does_not_stop_the_learning():
+    noon, ahead = 1_799_640_000_000, 1_799_640_000_000 + 30 * 24 * HOUR_MS
+    back = forecast.Habit().at(ahead, sold=1).at(noon, sold=1).at(noon + HOUR_MS, sold=1)
+    later = back.at(noon + 2 * HOUR_MS, sold=1)
+    assert later.hour == forecast.local_hour_number(noon + 2 * HOUR_MS)
+    assert later.expected(noon + HOUR_MS, 1) < back.expected(noon + HOUR_MS, 1), "one box where four were expected"
+
+
 def test_hours_in_which_it_could_not_sell_are_no_quiet_hours():
     noon = 1_799_640_000_000
     habit = forecast.Habit().at(noon - HOUR_MS, sold=1)

@@ -1,7 +1,7 @@
 """How much a machine will sell: by hour of a workday and of a weekend day, learnt from its own sales.
 
 Every hour that ends moves its expectation by `LEARNING` towards what was sold in it, so that the last few workdays
-count. An hour in which the machine could not sell (empty, locked) says nothing and is left out. A new machine begins
+count. An hour in which the machine could not sell (empty, locked, broken) is left out. A new machine begins
 with `PRIOR_PER_HOUR`, the day of a canteen; meals share the machine's sales by how often each was taken lately.
 """
 

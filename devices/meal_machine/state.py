@@ -65,7 +65,7 @@ def apply_reading(state: State, reading: Any) -> State:
         state = msgspec.structs.replace(state, reading=reading, chilled_same_count=same_count)
     else:
         state = msgspec.structs.replace(state, reading=reading, chilled_changed_at=reading.at, chilled_same_count=0)
-    if reading.stock_count == 0 or reading.locked_out:
+    if reading.stock_count == 0 or reading.locked_out or reading.heater_fault or not reading.mains_power:
         state = msgspec.structs.replace(state, habit=state.habit.at(reading.at, can_sell=False))
     new = {slot.sku for slot in reading.slots} - state.demand.keys()
     if not new:

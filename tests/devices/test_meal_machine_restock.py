@@ -106,6 +106,21 @@ def test_so_long_the_boxes_last_and_half_an_hour_longer_they_may_not(stock, hour
         assert not enough(left + 0.5)
 
 
+@pytest.mark.parametrize(
+    "trouble", [{"stock_count": 0}, {"locked_out": True}, {"heater_fault": True}, {"mains_power": False}], ids=str
+)
+def test_a_machine_that_cannot_sell_learns_no_quiet_hours_from_that(trouble):
+    bench = Bench()
+    bench.run(5)
+    well = bench.readings[-1]
+    before = state.apply_event(state.initial("meal-001"), sale(1), well.at)
+    for hours in range(1, 5):
+        step = well.model_copy(update={"at": well.at + hours * HOUR_MS, **trouble})
+        before = state.apply_reading(before, step)
+    after = state.apply_event(before, sale(2), well.at + 5 * HOUR_MS)
+    assert after.habit.per_hour == before.habit.per_hour
+
+
 def test_one_need_per_cycle_and_the_next_one_after_the_visit():
     bench = Bench(stock_share=0.1)
     bench.run(5)

@@ -92,6 +92,8 @@ def with_services(
 
     A question that made no sense ends with code 2, one that was refused with code 1.
     """
+    from sqlalchemy.exc import IntegrityError
+
     from cloud.api.problem import ProblemError
 
     async def run(here: Installation) -> T:
@@ -102,6 +104,8 @@ def with_services(
             return asyncio.run(run(here))
         except ProblemError as problem:
             raise fail(problem.detail or problem.title, USAGE if problem.status == 422 else FAILURE) from None
+        except IntegrityError as error:  # no command of this kind handles it
+            raise fail(f"the database refused it: {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:

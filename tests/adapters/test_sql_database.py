@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -171,3 +172,19 @@ async def test_a_reader_sees_one_moment(database):
         await database.write(lambda tx: mark(tx, "meanwhile"))
         go_on.set()
     assert reading.result() == (["before"], ["before"])
+
+
+def test_those_who_open_a_new_file_together_all_get_in(tmp_path):
+    """Of four that change a new file's journal at the same moment, SQLite refuses one in about ten files at once."""
+    barrier = threading.Barrier(4)
+
+    def opened(database):
+        barrier.wait()
+        return database.write_here(lambda tx: tx.scalar(text("PRAGMA journal_mode")))
+
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(30):
+            together = [SqlDatabase(f"sqlite:///{tmp_path}/{number}.db") for _ in range(4)]
+            assert list(pool.map(opened, together)) == ["wal"] * 4
+            for database in together:
+                database.close()

@@ -6,9 +6,13 @@ what holds on SQLite because nobody else writes holds here as well (ADR 0009).
 """
 
 import asyncio
+import sqlite3
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import count
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -121,13 +125,31 @@ class SqlDatabase:
         self.reader.dispose()
 
 
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Have the file written by a write-ahead log, waiting for others up to `BUSY_TIMEOUT_MS`.
+
+    Of several connections that change a new file's journal at the same moment SQLite refuses all but one at once,
+    whatever `busy_timeout` says.
+    """
+    until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    for tries in count(1):
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            threading.Event().wait(patience.wait_s(tries))
+        else:
+            return
+
+
 def _sqlite_engine(url: str, *, query_only: bool = False) -> Engine:
     engine = create_engine(url, connect_args={"check_same_thread": False, "isolation_level": None})
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:
         connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-        connection.execute("PRAGMA journal_mode=WAL")
+        _use_wal(connection)
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA journal_size_limit=67108864")

@@ -11,7 +11,7 @@ SOAK_FOLDER ?= soak
 SOAK_SEEDS ?= 1..300
 SOAK_BUG_SEEDS ?= 12
 
-.PHONY: help setup demo test check bench soak clean lock upgrade format boards docs
+.PHONY: help setup demo test check bench soak clean lock upgrade format boards previews docs
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -54,6 +54,11 @@ format: setup ## let ruff format and mend
 
 boards: setup ## write the Grafana boards the tests compare with
 	$(BIN)/python -m dashboards.golden
+	$(BIN)/python -m dashboards.alert_rules
+
+previews: setup ## draw the boards' pictures of the docs from a made-up day in a real InfluxDB
+	for language in zh en; do $(BIN)/fleet dashboards preview --sample build/sample --now 2026-11-20T19:00 \
+		--language $$language --out docs/images/boards/$$language --scale 0.7 --kilobytes-max 150 --no-pages; done
 
 docs: setup ## write the pages that are made from tables
 	$(BIN)/python -m cli.lifecycle_docs

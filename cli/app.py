@@ -6,18 +6,21 @@ import typer
 
 from cli import (
     alarms_commands,
+    backup,
     bench,
     broker_commands,
     calls_commands,
     chaos,
     commands_commands,
-    dashboards_commands,
+    dashboards,
     demo,
     device_link_commands,
     devices_commands,
     docs_commands,
     doctor,
     edge_commands,
+    export,
+    influx,
     keys_commands,
     notifications_commands,
     orders_commands,
@@ -25,6 +28,7 @@ from cli import (
     pki_commands,
     roster_commands,
     roster_crew_commands,
+    scale,
     serve,
     sim,
     watchdog,
@@ -88,6 +92,10 @@ roster_commands.app.command("crew")(roster_crew_commands.put_crew)
 roster_commands.app.command("member")(roster_crew_commands.put_member)
 app.add_typer(pki_commands.app, name="pki")
 app.add_typer(broker_commands.app, name="broker")
+app.add_typer(backup.app, name="backup")
 app.add_typer(bench.app, name="bench")
 app.add_typer(docs_commands.app, name="docs")
-app.add_typer(dashboards_commands.app, name="dashboards")
+app.add_typer(dashboards.app, name="dashboards")
+app.add_typer(influx.app, name="influx")
+app.command("export")(export.export)
+app.command("scale")(scale.scale)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from cli.broker_configuration import BrokerTls
-from cli.doctor import Finding
+from cli.doctor.finding import Finding
 
 ANSWER_S_MAX: Final = 5.0
 ACT_DAYS: Final = 14

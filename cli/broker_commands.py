@@ -14,7 +14,7 @@ from cli.output import UNHEALTHY, JsonOption, data, fail, print_json, words
 
 if TYPE_CHECKING:
     from cli.broker_configuration import BrokerTls
-    from cli.doctor import Finding
+    from cli.doctor.finding import Finding
 
 app = typer.Typer(help="Configure Mosquitto for devices and cloud.", no_args_is_help=True)
 
@@ -120,7 +120,7 @@ def _tls(pki: Path) -> "BrokerTls":
 
 def _findings(pki: Path, host: str, devices_port: int, services_port: int) -> "Iterator[Finding]":
     from cli.broker_check import door, files
-    from cli.doctor import Finding
+    from cli.doctor.finding import Finding
     from cloud.identity.revocation_list import problem_of
 
     now = dt.datetime.now(dt.UTC)

@@ -1,4 +1,7 @@
-"""Pages made from tables: `docs/lifecycles.md` from every Lifecycle, `docs/alarms/<kind>.md` from a kind's alarms."""
+"""Pages made from tables: `docs/lifecycles.md` from every Lifecycle, `docs/alarms/<kind>.md` from a kind's alarms.
+
+`docs/series.md` is made beside them, by `cli.series_docs`.
+"""
 
 import importlib
 import pkgutil
@@ -10,6 +13,7 @@ from typing import Any, Final
 import cloud
 import devices
 import fleet
+from cli import series_docs
 from cloud.rules.conditions import IDENTITY_TWICE, LINK_ALARMS, link_alarms
 from cloud.rules.hiding import SHELVE_S_MAX
 from cloud.rules.timed_alarms import SUBSTITUTE_DUE, TEST_OVERDUE
@@ -31,6 +35,7 @@ def pages() -> dict[str, str]:
     made = {"lifecycles.md": lifecycles_page(find_lifecycles()), "alarms/README.md": alarms_index(kinds().values())}
     for kind in kinds().values():
         made[f"alarms/{kind.name}.md"] = alarms_page(kind, role(kind.name, "rules"))
+    made["series.md"] = series_docs.page()
     return made
 
 

@@ -16,18 +16,47 @@ def run() -> None:
         if config is not None:
             sys.exit(run_agent(config))
     from cli.app import app
-    from cli.output import INTERRUPTED, USAGE, fail, words
+    from cli.output import INTERRUPTED, words
 
     try:
         app()
-    except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        # A folder or file that somebody named; whatever else the system refuses is ours to explain.
-        if error.filename is None:
-            raise
-        sys.exit(fail(f"{error.filename}: {error.strerror}; name a place that can be written", USAGE).exit_code)
+    except OSError as error:
+        sys.exit(_refused_place(error))
     except KeyboardInterrupt:
         words.print("interrupted")
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        code = _refused_database(error)
+        if code is None:
+            raise
+        sys.exit(code)
+
+
+def _refused_place(error: OSError) -> int:
+    """Say which folder or file the system refuses; a refused connection has no name, and is ours to explain."""
+    from cli.output import FAILURE, USAGE, fail
+    from cli.places import OF_THE_DISK, why_not
+
+    if error.filename is None and error.errno not in OF_THE_DISK:
+        raise error
+    place = "a file" if error.filename is None else error.filename
+    code = FAILURE if error.errno in OF_THE_DISK else USAGE
+    return fail(f"cannot write or read {place}: {why_not(error)}", code).exit_code
+
+
+def _refused_database(error: Exception) -> int | None:
+    """Say what SQLite refuses, also through SQLAlchemy; None: the error is another one, or a mistake of ours."""
+    import sqlite3
+
+    from cli.output import fail
+
+    found = getattr(error, "orig", None) or error
+    if not isinstance(found, sqlite3.OperationalError) and type(found) is not sqlite3.DatabaseError:
+        return None
+    fix = "see that its disk has space and its folder can be written; if the file is damaged, restore a backup"
+    if "no such" in str(found):
+        fix = "it has not the tables of this release: start `fleet serve` once, so that they are made"
+    return fail(f"the database cannot be used: {found}; {fix} (fleet doctor says more)").exit_code
 
 
 if __name__ == "__main__":

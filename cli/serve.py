@@ -21,7 +21,7 @@ def serve(
         Literal["all", "ingest", "dispatch", "api"],
         typer.Option(help="One role per process needs PostgreSQL (FLEET_DATABASE_URL)."),
     ] = "all",
-    shards: Annotated[str | None, typer.Option(help="Which devices this ingester takes, for example 0-31.")] = None,
+    shards: Annotated[str | None, typer.Option(help="Which devices this ingester takes: `share`, or 0-31.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="At the start, what runs with which settings as one JSON document.")
     ] = False,

@@ -10,6 +10,8 @@ from pydantic_settings.exceptions import SettingsError as SourceError
 from cloud.settings import CloudSettings
 
 PREFIX: Final = "FLEET_"
+NEAR: Final = 0.8
+"""Of 1: all of them begin alike, so what is less alike was hardly meant."""
 _ELSEWHERE: Final = frozenset({"FLEET_CHECK_STRICT"})
 """Variables that start like a setting and are none."""
 
@@ -20,12 +22,15 @@ SECRET_KEYS: Final = frozenset(
         "database_url",
         "deadman_url",
         "watchdog_urls",
+        "grafana_token",
+        "influxdb_reader_token",
         "influxdb_token",
         "smtp_url",
         "sms_headers",
         "sms_url",
         "voice_headers",
         "voice_url",
+        "platform_alert_secret",
         "webhook_secret",
         "webhook_url",
     }
@@ -81,6 +86,7 @@ def warnings() -> list[str]:
     known = [variable_of(name) for name in CloudSettings.model_fields]
     lines = []
     for name in unknown_variables():
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        lines.append(f"{name} is no setting and has no effect; did you mean {near[0]}?")
+        near = difflib.get_close_matches(name, known, n=1, cutoff=NEAR)
+        meant = f"did you mean {near[0]}?" if near else "docs/operations.md lists them all"
+        lines.append(f"{name} is no setting and has no effect; {meant}")
     return lines

@@ -100,6 +100,11 @@ class Committer:
         """Whether twins that only telemetry changed have waited long enough."""
         return bool(self.dirty) and self._clock.monotonic_s() - self._flushed_at_s >= self._twin_flush_s
 
+    def forget(self) -> None:
+        """The lanes are about to be loaded anew, perhaps others: what is not committed of the old ones is gone."""
+        self.dirty = {}
+        self._acknowledger.forget()
+
     async def make_durable(self, batch: Batch) -> None:
         """Spool, commit, tell: in this order. Returns once everything in the batch may be acknowledged."""
         if batch.intake.telemetry:
@@ -134,6 +139,7 @@ class Committer:
             self._identity.take(tx, batch.proven, batch.requests)
             reached("ingest.before_sql_commit")
 
+        began_s = self._clock.monotonic_s()
         async for attempt in stamina.retry_context(on=OperationalError, attempts=None, timeout=None, wait_max=1.0):
             with attempt:
                 await self._database.write(commit)
@@ -141,6 +147,7 @@ class Committer:
         self._flushed_at_s = self._clock.monotonic_s()
         self._acknowledger.committed(dirty.values(), self._flushed_at_s)
         metrics.COMMITS.inc()
+        metrics.COMMIT_SECONDS.inc(max(0.0, self._flushed_at_s - began_s))
         self._commands.settled(outcomes)
         self._announce(batch, notices, outcomes)
         release = partial(self._spool.release, "twin", self.spool_end)

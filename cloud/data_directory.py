@@ -5,6 +5,10 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Final
+
+UNFINISHED_RESTORE: Final = "restore.unfinished"
+"""Lies in the data directory while a backup is put back into it; names the archive."""
 
 
 class PlaceError(Exception):
@@ -22,6 +26,12 @@ def refuse_unusable(directory: Path, host: str, port: int) -> None:
             f"data_directory: {directory} can't be written ({error.strerror}); "
             "name a writable folder in FLEET_DATA_DIRECTORY"
         ) from None
+    unfinished = directory / UNFINISHED_RESTORE
+    if unfinished.exists():
+        raise PlaceError(
+            f"data_directory: {directory} is half restored; run fleet backup restore {unfinished.read_text().strip()} "
+            "again, with the settings it had: it goes on"
+        )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

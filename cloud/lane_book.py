@@ -41,8 +41,12 @@ class LaneBook:
         self._round_began_ms = 0
 
     def own(self, shards: Collection[int]) -> None:
-        """Take lanes of these shards only."""
+        """Take lanes of these shards only; whatever was loaded is let go of, and nobody is heard yet."""
         self._shards = shards
+        self.lanes.clear()
+        self.schedule = Schedule()
+        self.listening_since_ms = None
+        self._round_began_s = 0.0
 
     def owns(self, device_id: str) -> bool:
         """Whether this device's lane is ours, loaded or not."""

@@ -13,6 +13,7 @@ HOLES: Final = Counter(
 EVICTED: Final = Counter("fleet_evicted_total", "Messages that devices declared as evicted")
 STALLS: Final = Counter("fleet_stalls_total", "Rounds of the pipeline that came so late that silence was not counted")
 COMMITS: Final = Counter("fleet_commits_total", "SQL commits of the pipeline")
+COMMIT_SECONDS: Final = Counter("fleet_commit_seconds_total", "Real seconds the pipeline waited for its SQL commits")
 SQL_CONFLICTS: Final = Counter(
     "fleet_sql_conflicts_total", "Transactions on PostgreSQL that ran again because another one came in between"
 )

@@ -299,8 +299,7 @@ class Quarantined:
     seq: int | None = None
 
 
-@dataclass(slots=True, frozen=True)
-class Downstream:
+class Downstream(msgspec.Struct, frozen=True, gc=False):
     """Bytes for one device, to be published after the commit."""
 
     topic: str

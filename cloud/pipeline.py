@@ -130,22 +130,34 @@ class Pipeline:
         self._intents_waiting = True
         self._intents_read_s = 0.0
         intents.on_submitted = self.intents_waiting
+        self._leaving = False
         self.ready = asyncio.Event()
 
     # --- the rounds --------------------------------------------------------------------------------------------
 
     async def run(self, shards: Collection[int]) -> None:
-        """Load what is durable, then work until cancelled."""
-        await self._leases.take(shards)
+        """Load what is durable, then work until cancelled or told to `leave`; may be run again, for other shards."""
+        self._leaving = False
+        if not await self._leases.take(shards, lambda: self._leaving):
+            return
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._leases.keep())
+            keeping = group.create_task(self._leases.keep())
             self._book.own(self._leases.shards)
+            self._committer.forget()
             self._load(await self._database.read(twin_rows.lane_rows))
             await self._replay_spool()
-            group.create_task(self._link.run(self._wake.set, shards))
+            linked = group.create_task(self._link.run(self._wake.set, shards))
             self.ready.set()
-            while True:
+            while not self._leaving:
                 await self._round()
+            self.ready.clear()
+            linked.cancel()
+            keeping.cancel()
+
+    def leave(self) -> None:
+        """Have `run` end after the round that is under way."""
+        self._leaving = True
+        self._wake.set()
 
     def intents_waiting(self) -> None:
         """Somebody put an act of a person into `intent`."""
@@ -219,11 +231,12 @@ class Pipeline:
 
     def _fold_telemetry(self, batch: Batch) -> None:
         now_ms, decisions, dirty = batch.now_ms, batch.decisions, self._committer.dirty
-        on_reading, judge = self._twin.on_reading, self._rules.on_reading
+        on_reading, quiet, judge = self._twin.on_reading, self._rules.quiet, self._rules.on_reading
         for lane, envelope, _raw in batch.intake.telemetry:
             for reading in envelope.payload.readings:
                 on_reading(lane, reading, now_ms)
-                judge(lane, reading.at, now_ms, decisions)
+                if not quiet[lane.kind](lane, reading.at):
+                    judge(lane, reading.at, now_ms, decisions)
             dirty[lane.device_id] = lane
             if lane.next_due_at is None:
                 self._book.reschedule(lane)

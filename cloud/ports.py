@@ -90,7 +90,7 @@ class TelemetrySpool(Protocol):
 
 
 class SeriesSink(Protocol):
-    """Where the spool is drained to. A point is (kind, device_id, at_ns unique per device, fields)."""
+    """Where the spool is drained to. A point is (kind, tags, at_ns unique among those of the same tags, fields)."""
 
     async def write(self, points: Sequence["SeriesPoint"]) -> None:
         """Store durably; the same points again change nothing. Raises SeriesError."""
@@ -114,12 +114,16 @@ class SeriesStore(SeriesSink, Protocol):
 
 
 class SeriesPoint(Protocol):
-    """One reading on its way to the series; see `cloud.timeseries`."""
+    """One reading, step or sample on its way to the series; see `cloud.timeseries` and `cloud.history`.
+
+    `device_id` is a tag, empty where the point is about no single device; `tags` are further ones, in a fixed order.
+    """
 
     kind: str
     device_id: str
     at_ns: int
     fields: dict[str, Any]
+    tags: tuple[tuple[str, str], ...]
 
 
 class SigningKeys(Protocol):
@@ -209,6 +213,10 @@ class SeriesError(Exception):
     def __init__(self, message: str, *, retry_after_s: float | None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class SeriesTooLargeError(SeriesError):
+    """The body was too large for the store or a proxy before it; smaller ones may be taken."""
 
 
 class SeriesAccessError(SeriesError):

@@ -29,6 +29,9 @@ class Presence(msgspec.Struct, omit_defaults=True):
 
     hello_at: int = 0
     firmware: str = ""
+    firmware_before: str = ""
+    firmware_at: int = 0
+    """When the device first named its present firmware, and what it had named until then."""
     boots: int = 0
     duplicates: int = 0
     """Messages that came again and were committed before."""

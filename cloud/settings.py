@@ -1,13 +1,17 @@
 """Settings of the cloud, from `FLEET_…` variables or arguments; nothing else reads the environment."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from fleet.series import INSTANCES_MAX
 from fleet.topics import SHARD_COUNT
+
+SHARE: Final = "share"
+"""Value of `shards`: an equal share of them."""
 
 
 class CloudSettings(BaseSettings):
@@ -53,6 +57,20 @@ class CloudSettings(BaseSettings):
     influxdb_token: SecretStr = SecretStr("")
     influxdb_org: str = "fleet"
     influxdb_bucket: str = "fleet"
+    influxdb_rollup: bool = True
+    """Roll the series up by the minute and by the hour; `fleet influx init` makes the levels for it."""
+    influxdb_reader_token: SecretStr = SecretStr("")
+    """What Grafana reads with; `fleet doctor` asks whether it reads, and whether it may do no more than that."""
+
+    grafana_url: str = ""
+    """Where boards are published and looked at. Empty: there is no Grafana, or nobody of ours looks after it."""
+    grafana_token: SecretStr = SecretStr("")
+
+    platform_alert_secret: SecretStr = SecretStr("")
+    """What Grafana shows when it tells us of the platform (deploy/grafana/alerting). Empty: nothing is taken."""
+
+    backup_directory: Path | None = None
+    """Where `fleet backup` keeps its archives; `fleet doctor` tells when the newest is too old."""
 
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Field(ge=0, le=65535)] = 8000
@@ -117,18 +135,27 @@ class CloudSettings(BaseSettings):
     """Business minus real time at that moment: a demo may begin at noon whatever the clock says."""
 
     shards: str = f"0-{SHARD_COUNT - 1}"
-    """Which devices an ingester takes, as numbers and ranges (`0-31,40`); it waits until all of them are free."""
+    """Which devices an ingester takes, as numbers and ranges (`0-31,40`); it waits until all of them are free.
+
+    `share`: as many as fall to it among the ingesters that say so, and others whenever one comes or goes.
+    """
+    lease_s: Annotated[float, Field(ge=2, le=300)] = 15.0
+    """How long shards wait for an ingester that died; the same for all of them."""
     batch_messages_max: Annotated[int, Field(ge=1, le=10_000)] = 2000
     batch_linger_ms: Annotated[int, Field(ge=0, le=1000)] = 50
     twin_flush_ms: Annotated[int, Field(ge=0, le=60_000)] = 500
     spool_bytes_max: Annotated[int, Field(ge=1_000_000)] = 4_000_000_000
+
+    instance: Annotated[int, Field(ge=0, lt=INSTANCES_MAX)] = 0
+    """Number of this process among those of its role, so that boards tell them apart; 0: it is the only one."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("shards")
     @classmethod
     def _shards_are_numbers(cls, text: str) -> str:
-        parse_shards(text)
+        if text != SHARE:
+            parse_shards(text)
         return text
 
     @field_validator("roster_time_zone")
@@ -144,8 +171,8 @@ class CloudSettings(BaseSettings):
         return self.database_url or f"sqlite:///{self.data_directory.resolve() / 'state.db'}"
 
     def shard_numbers(self) -> frozenset[int]:
-        """`shards`, one by one."""
-        return parse_shards(self.shards)
+        """`shards`, one by one; all of them where each ingester takes its share."""
+        return frozenset(range(SHARD_COUNT)) if self.shards == SHARE else parse_shards(self.shards)
 
 
 def parse_shards(text: str) -> frozenset[int]:
@@ -154,7 +181,7 @@ def parse_shards(text: str) -> frozenset[int]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ValueError(f"write numbers and ranges from 0 to {SHARD_COUNT - 1}, for example 0-31,40")
+            raise ValueError(f"write `share`, or numbers and ranges from 0 to {SHARD_COUNT - 1}, for example 0-31,40")
         numbers = range(int(first), int(last or first) + 1)
         if not numbers or numbers[-1] >= SHARD_COUNT:
             raise ValueError(f"{part.strip()!r} is no range within 0-{SHARD_COUNT - 1}")

@@ -1,14 +1,22 @@
 """What `cloud.watch` looks at in a process that ingests."""
 
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from cloud.pipeline import Pipeline
 from cloud.synthetic import is_synthetic
 from cloud.timeseries.drain import DrainState, SeriesDrain
+from cloud.timeseries.rollup import Rollup, RollupState
 from cloud.timeseries.spool import Spool
 from cloud.watch import BROKER_AWAY_S_MAX, SPOOL_FILL_MAX, Condition, Watch
+
+SERIES_AWAY_S_MAX: Final = 600.0
+ROLLUP_REFUSED_S_MAX: Final = 300.0
+STORE_CLOCK_MS_MAX: Final = 300_000
+SPOOL_SPARE_BYTES_MIN: Final = 1 << 30
+"""On the spool's disk, before it refuses telemetry for the sake of the state beside it."""
 
 
 class Statistics(Protocol):
@@ -85,10 +93,60 @@ def watch_ingest(watch: Watch, link: Connections, spool: Spool, pipeline: Pipeli
         ),
         Condition("spool", lambda: spool.fill_ratio >= SPOOL_FILL_MAX, "遥测缓冲即将写满", "The spool is nearly full"),
         Condition(
+            "spool_disk", lambda: spool.spare_bytes < SPOOL_SPARE_BYTES_MIN,
+            "缓冲所在磁盘即将写满,遥测将暂停接收(设备会保留);请清理磁盘",
+            "The spool's disk is nearly full: telemetry will be held back (devices keep it). Free some of it",
+        ),
+        Condition(
             "broker", lambda: pipeline.ready.is_set() and not link.connected, "与消息服务器的连接中断",
             "The connection to the broker is down", BROKER_AWAY_S_MAX,
         ),
     ]  # fmt: skip
+
+
+def ingest_fields(link: Connections, spool: Spool) -> dict[str, float]:
+    """What the way in knows of the measurement `platform` (`fleet.series`)."""
+    receivers = (link.routine.statistics, link.emergency.statistics)
+    return {
+        "broker_connected": link.connected,
+        "broker_lost_total": sum(numbers.connections_lost for numbers in receivers),
+        "broker_pauses_total": sum(numbers.backpressure_pauses for numbers in receivers),
+        "broker_held": sum(_held(numbers) for numbers in receivers),
+        "spool_bytes": spool.used_bytes,
+        "spool_fill_percent": round(100.0 * spool.fill_ratio, 3),
+    }
+
+
+def watch_rollup(watch: Watch, rollup: Rollup, store_ahead_ms: Callable[[], int]) -> None:
+    """The coarser levels of the series; `store_ahead_ms` is how far the store's clock is before ours."""
+    single = watch.numbers.single
+    single["fleet_rollup_windows"] = "Windows not rolled up since they were written", lambda: rollup.windows_waiting
+    single["fleet_rollup_failures"] = "Stretches that could not be rolled up", lambda: rollup.statistics.failures
+    watch.conditions += [
+        Condition(
+            "rollup", lambda: rollup.state is RollupState.NO_ACCESS,
+            "时序汇总(分钟、小时)无法写入,请运行 fleet influx init",
+            "The series' minutes and hours can't be written: run fleet influx init", ROLLUP_REFUSED_S_MAX,
+        ),
+        Condition(
+            "series_clock", lambda: abs(store_ahead_ms()) > STORE_CLOCK_MS_MAX,
+            "时序库的时钟与本机相差 5 分钟以上,请校准(timedatectl):时钟过快会提前删除数据",
+            "InfluxDB's clock differs from ours by more than 5 minutes: correct it (timedatectl). One that is ahead "
+            "deletes data too early",
+        ),
+    ]  # fmt: skip
+
+
+def drain_fields(drain: SeriesDrain) -> dict[str, float | str]:
+    """The same of the way from the spool into the series."""
+    numbers = drain.statistics
+    return {
+        "spool_lag_bytes": drain.lag_bytes,
+        "series_state": drain.state.value,
+        "series_points_total": numbers.points_written,
+        "series_quarantined_total": numbers.points_quarantined + numbers.records_quarantined,
+        "series_retries_total": numbers.retries,
+    }
 
 
 def _connected(receiver: Receiver) -> float:
@@ -104,8 +162,15 @@ def watch_drain(watch: Watch, drain: SeriesDrain) -> None:
     single = watch.numbers.single
     single["fleet_drain_lag_bytes"] = "Bytes of the spool not in the series yet", lambda: drain.lag_bytes
     single["fleet_drain_flowing"] = "1 while the series takes points", lambda: float(drain.state is DrainState.FLOWING)
-    watch.conditions.append(
+    single["fleet_drain_live_lag_bytes"] = "The same of what comes now, beside a backlog", lambda: drain.live_lag_bytes
+    watch.conditions += [
         Condition(
             "series", lambda: drain.state is DrainState.NO_ACCESS, "时序库拒绝访问", "The time series refuses access"
-        )
-    )
+        ),
+        Condition(
+            "series_away", lambda: drain.state is DrainState.WAITING,
+            "时序库 10 分钟以上不可用;遥测保存在缓冲中,不会丢失",
+            "The time series has been away for 10 minutes; telemetry waits in the spool and is not lost",
+            SERIES_AWAY_S_MAX,
+        ),
+    ]  # fmt: skip

@@ -1,17 +1,33 @@
-"""From `fleet.kind.Panel` to a Grafana panel: one function per style."""
+"""From a drawing to a Grafana panel: one function per style. Panels that come with Grafana only."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
-from grafana_foundation_sdk.builders import barchart, common, dashboard, gauge, geomap, stat, table, timeseries
+from grafana_foundation_sdk.builders import (
+    barchart,
+    bargauge,
+    common,
+    dashboard,
+    gauge,
+    geomap,
+    histogram,
+    stat,
+    statetimeline,
+    table,
+    timeseries,
+)
 from grafana_foundation_sdk.models.common import (
+    AxisPlacement,
+    BarGaugeDisplayMode,
     BigValueColorMode,
     BigValueGraphMode,
+    BigValueTextMode,
     FrameGeometrySourceMode,
+    GraphDrawStyle,
     GraphThresholdsStyleMode,
     LegendDisplayMode,
     SortOrder,
+    StackingMode,
     TableCellBackgroundDisplayMode,
     TableColoredBackgroundCellOptions,
     TooltipDisplayMode,
@@ -23,240 +39,277 @@ from grafana_foundation_sdk.models.dashboard import (
     DynamicConfigValue,
     FieldColorModeId,
     ThresholdsMode,
+    ValueMap,
+    ValueMappingResult,
 )
+from grafana_foundation_sdk.models.dashboard import Threshold as Step
 
-from dashboards import influxql
-from dashboards.influxql import DATASOURCE, DEVICE_TAG, Query, QueryBuilder
-from dashboards.scales import BoardError, Scale, limit_text, scale_of
-from fleet.kind import AlarmDefinition, Kind, Panel, Text
+from dashboards.drawings import Drawing
+from dashboards.influxql import DATASOURCE, DEVICE_TAG, QueryBuilder
+from dashboards.scales import CALM, CALM_WORD, PLAIN, Scale
 
-ARITHMETIC: Final = frozenset({"mean", "min", "max", "sum"})
-BAR_DEVICES_MAX: Final = 20  # more bars than that cannot be read
 POSITION: Final = ("latitude", "longitude")
-
-DEVICE: Final = Text("设备", "Device")
-NO_DATA: Final = Text("无数据", "no data")
+GRAPHS: Final = frozenset({"timeseries", "columns", "bar"})
+OVER_TIME: Final = frozenset({"timeseries", "columns", "states"})
+POINTS_MAX: Final = 300
+"""Steps of a graph: five minutes each over a day. A screen could show more, and nobody would see it."""
+EVERY_FIELD_BUT_TIME: Final = "/^(?!Time$).*$/"
+EMPTY_CELL: Final = "–"
 
 PanelBuilder = (
-    timeseries.Panel | stat.Panel | gauge.Panel | table.Panel | barchart.Panel | geomap.Panel
-)  # what dashboard.with_panel takes
+    timeseries.Panel | stat.Panel | gauge.Panel | bargauge.Panel | table.Panel | barchart.Panel | geomap.Panel
+    | histogram.Panel | statetimeline.Panel
+)  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What a panel is made from, besides itself. `condition` says which points of the kind it shows."""
-
-    kind: Kind
-    alarms: Sequence[AlarmDefinition]
-    language: str
-    condition: str = influxql.CHOSEN
-
-    def scales(self, panel: Panel) -> list[Scale]:
-        """The scales of a panel's fields, which are checked against its style and its way of joining."""
-        scales = [scale_of(self.kind, self.alarms, field, self.language) for field in panel.fields]
-        name = f"{self.kind.name}: panel {panel.title.en!r}"
-        if not scales:
-            raise BoardError(f"{name} names no field")
-        for scale in scales:
-            drawn = panel.style in {"timeseries", "gauge", "bar", "geomap"}
-            if not scale.numeric and (panel.aggregate in ARITHMETIC or (drawn and panel.aggregate != "count")):
-                raise BoardError(f"{name}: {scale.field!r} is no number, so it has no {panel.aggregate} to draw")
-        return scales
-
-
-def build_panel(subject: Subject, panel: Panel) -> PanelBuilder:
-    """The Grafana panel of one row of a kind's `panels.py`.
-
-    Raises:
-        BoardError: it names a field that the reading does not have, or that cannot be drawn so.
-    """
-    return _STYLES[panel.style](subject, panel, subject.scales(panel))
-
-
-def _timeseries(subject: Subject, panel: Panel, scales: Sequence[Scale]) -> PanelBuilder:
-    builder = timeseries.Panel()
-    _dress(builder, subject, panel, scales)
-    builder.interval(f"{max(1, round(subject.kind.reading_interval_s))}s")
-    fields = [(scale.field, scale.label) for scale in scales]
-    if panel.per_device:  # one query per field: an alias can name the device or the column, not choose between them
-        for ref_id, pair in zip("ABCDEFGH", fields, strict=False):
-            alias = f"$tag_{DEVICE_TAG}" if len(fields) == 1 else f"$tag_{DEVICE_TAG} $col"
-            _ask(
-                builder,
-                ref_id,
-                influxql.over_time(
-                    subject.kind.name, [pair], panel.aggregate, per_device=True, condition=subject.condition
-                ),
-                alias=alias,
-            )
-    else:
-        _ask(
-            builder,
-            "A",
-            influxql.over_time(
-                subject.kind.name, fields, panel.aggregate, per_device=False, condition=subject.condition
-            ),
-            alias="$col",
-        )
-    builder.fill_opacity(0 if panel.per_device else 10).line_width(1).show_points(VisibilityMode.AUTO)
-    builder.span_nulls(subject.kind.silent_after_s * 1000)  # a longer gap is silence and is shown as one
-    builder.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
-    builder.legend(_legend(shown=not panel.per_device and len(scales) > 1))
-    builder.tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
-    if len(scales) == 1 and scales[0].limits:
-        builder.thresholds_style(common.GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED))
+def draw(drawing: Drawing) -> PanelBuilder:
+    """Grafana's panel of a drawing."""
+    builder = _STYLES[drawing.style](drawing)
+    builder.title(drawing.title).description(drawing.description).datasource(DATASOURCE).no_value(drawing.no_data)
+    for query in drawing.queries:
+        builder.with_target(QueryBuilder(query))
+    if drawing.interval_s:
+        builder.interval(_span(drawing.interval_s))
+    if drawing.points_max or drawing.style in OVER_TIME:
+        builder.max_data_points(drawing.points_max or POINTS_MAX)
+    if drawing.time_from:
+        builder.time_from(drawing.time_from)
+    _dress(builder, drawing)
     return builder
 
 
-def _one_number(builder: stat.Panel | gauge.Panel, subject: Subject, panel: Panel, scales: Sequence[Scale]) -> None:
-    _dress(builder, subject, panel, scales)
-    for ref_id, scale in zip("ABCDEFGH", scales, strict=False):
-        pair = (scale.field, scale.label)
-        if panel.per_device:
-            _ask(
-                builder,
-                ref_id,
-                influxql.now_per_device(subject.kind.name, [pair], panel.aggregate, subject.condition),
-                alias=f"$tag_{DEVICE_TAG}",
-            )
-        else:
-            _ask(
-                builder,
-                ref_id,
-                influxql.now_of_all(subject.kind.name, *pair, panel.aggregate, subject.condition),
-                alias="$col",
-            )
-    fields = "" if all(scale.numeric or panel.aggregate == "count" for scale in scales) else "/.*/"
+def _span(seconds: float) -> str:
+    """As Grafana's interval reads it; the widest unit that fits."""
+    whole = max(1, round(seconds))
+    for width, unit in ((3_600, "h"), (60, "m")):
+        if whole % width == 0:
+            return f"{whole // width}{unit}"
+    return f"{whole}s"
+
+
+def _dress(builder: Any, drawing: Drawing) -> None:
+    """Units, limits and names: of the whole panel for one scale, else by column; links by column or everywhere."""
+    _scale(builder, drawing)
+    for raw, shown in drawing.names.items():
+        found = [DynamicConfigValue(id_val="displayName", value=shown)]
+        if raw in drawing.colours:
+            found.append(_fixed(drawing.colours[raw]))
+        builder.override_by_name(raw, found)
+    for label, colour in drawing.colours.items():
+        if label not in drawing.names:
+            builder.override_by_name(label, [_fixed(colour)])
+    _translate(builder, drawing)
+    _link(builder, drawing)
+
+
+def _scale(builder: Any, drawing: Drawing) -> None:
+    """Units, limits, and where axes begin: at 0 for all that cannot be less."""
+    if drawing.style in {"table", "geomap"} or len(drawing.scales) != 1:
+        if drawing.unit:
+            builder.unit(drawing.unit)
+        if drawing.style != "states":
+            builder.thresholds(_thresholds((Step(value=None, color=PLAIN),)))
+        for scale in drawing.scales:
+            builder.override_by_name(scale.label, _properties(drawing, scale))
+    else:
+        (scale,) = drawing.scales
+        builder.unit(drawing.unit or scale.unit).thresholds(_thresholds(scale.steps))
+    if drawing.style in GRAPHS and all(scale.low == 0 for scale in drawing.scales):
+        builder.min(0)
+
+
+def _translate(builder: Any, drawing: Drawing) -> None:
+    """Words in place of codes: by column, or in the whole panel where series are called after their tags as well."""
+    if drawing.style == "states" and not drawing.code_colours:
+        merged = {code: word for codes in drawing.codes.values() for code, word in codes.items()}
+        builder.mappings([_mapping(merged, drawing)])
+        return
+    for column, codes in drawing.codes.items():
+        shown = drawing.headings.get(column, column)
+        builder.override_by_name(
+            shown, [DynamicConfigValue(id_val="mappings", value=[_mapping(codes, drawing, column)])]
+        )
+
+
+def _link(builder: Any, drawing: Drawing) -> None:
+    if not drawing.links:
+        return
+    if not drawing.link_column:
+        links = [dashboard.DashboardLink(one.title).url(one.url).target_blank(one.blank) for one in drawing.links]
+        builder.data_links(links)
+        return
+    values = [{"title": one.title, "url": one.url, "targetBlank": one.blank} for one in drawing.links]
+    shown = drawing.headings.get(drawing.link_column, drawing.link_column)
+    builder.override_by_name(shown, [DynamicConfigValue(id_val="links", value=values)])
+
+
+def _properties(drawing: Drawing, scale: Scale) -> list[DynamicConfigValue]:
+    steps = {"mode": ThresholdsMode.ABSOLUTE, "steps": list(scale.steps)}
+    found = [
+        DynamicConfigValue(id_val="unit", value=scale.unit),
+        DynamicConfigValue(id_val="thresholds", value=steps),
+    ]
+    if drawing.style in GRAPHS and scale.low == 0:
+        found.append(DynamicConfigValue(id_val="min", value=0))
+    if scale.label in drawing.right:
+        found.append(DynamicConfigValue(id_val="custom.axisPlacement", value=AxisPlacement.RIGHT))
+    if drawing.style == "timeseries" and scale.limits:
+        found.append(
+            DynamicConfigValue(id_val="custom.thresholdsStyle", value={"mode": GraphThresholdsStyleMode.DASHED})
+        )
+    if drawing.style == "table" and scale.limits:
+        background = TableColoredBackgroundCellOptions(mode=TableCellBackgroundDisplayMode.BASIC)
+        found.append(DynamicConfigValue(id_val="custom.cellOptions", value=background))
+    return found
+
+
+def _fixed(colour: str) -> DynamicConfigValue:
+    return DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": colour})
+
+
+def _mapping(codes: Mapping[str, str], drawing: Drawing, column: str = "") -> ValueMap:
+    colours = dict(drawing.code_colours.get(column, drawing.colours))
+    if drawing.style == "stat":
+        colours = {code: CALM_WORD if colour == CALM else colour for code, colour in colours.items()}
+    return ValueMap(
+        options={
+            code: ValueMappingResult(text=word, color=colours.get(code), index=index)
+            for index, (code, word) in enumerate(codes.items())
+        }
+    )
+
+
+def _thresholds(steps: Sequence[Step]) -> dashboard.ThresholdsConfig:
+    return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(list(steps))
+
+
+def _timeseries(drawing: Drawing) -> PanelBuilder:
+    builder = timeseries.Panel().line_width(1).show_points(VisibilityMode.AUTO)
+    builder.fill_opacity(0 if drawing.crowded else 10)
+    if drawing.gap_ms:
+        builder.span_nulls(drawing.gap_ms)
+    if len(drawing.scales) == 1 and drawing.scales[0].limits:
+        builder.thresholds_style(common.GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED))
+    return _over_time(builder, drawing)
+
+
+def _columns(drawing: Drawing) -> PanelBuilder:
+    """Counts per time step, one column on another."""
+    return _over_time(timeseries.Panel().draw_style(GraphDrawStyle.BARS).fill_opacity(70).line_width(0), drawing)
+
+
+def _over_time(builder: timeseries.Panel, drawing: Drawing) -> timeseries.Panel:
+    if drawing.stacked:
+        builder.stacking(common.StackingConfig().mode(StackingMode.NORMAL))
+    builder.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
+    builder.legend(_legend(shown=not drawing.crowded))
+    return builder.tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
+
+
+def _reduced(builder: stat.Panel | gauge.Panel | bargauge.Panel, drawing: Drawing) -> None:
+    fields = EVERY_FIELD_BUT_TIME if drawing.whole_fields else ""
     builder.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).fields(fields))
     builder.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.THRESHOLDS))
-    builder.no_value(NO_DATA.in_language(subject.language))
 
 
-def _stat(subject: Subject, panel: Panel, scales: Sequence[Scale]) -> PanelBuilder:
-    builder = stat.Panel()
-    _one_number(builder, subject, panel, scales)
-    return builder.color_mode(BigValueColorMode.VALUE).graph_mode(BigValueGraphMode.NONE)
-
-
-def _gauge(subject: Subject, panel: Panel, scales: Sequence[Scale]) -> PanelBuilder:
-    builder = gauge.Panel()
-    _one_number(builder, subject, panel, scales)
-    if len(scales) == 1:
-        if scales[0].low is not None:
-            builder.min(scales[0].low)
-        if scales[0].high is not None:
-            builder.max(scales[0].high)
-    return builder.show_threshold_markers(True)
-
-
-def _table(subject: Subject, panel: Panel, scales: Sequence[Scale]) -> PanelBuilder:
-    builder = table.Panel()
-    _dress(builder, subject, panel, scales, overrides=True)
-    fields = [(scale.field, scale.label) for scale in scales]
-    _ask(
-        builder,
-        "A",
-        influxql.now_per_device(subject.kind.name, fields, panel.aggregate, subject.condition),
-        result_format="table",
-    )
-    for scale in scales:
-        if scale.limits:
-            background = TableColoredBackgroundCellOptions(mode=TableCellBackgroundDisplayMode.BASIC)
-            builder.override_by_name(scale.label, [DynamicConfigValue(id_val="custom.cellOptions", value=background)])
-    _rows_per_device(builder, subject)
-    return builder.filterable(True)
-
-
-def _bar(subject: Subject, panel: Panel, scales: Sequence[Scale]) -> PanelBuilder:
-    if len(scales) != 1:
-        raise BoardError(f"{subject.kind.name}: panel {panel.title.en!r}: bars show one field, not {len(scales)}")
-    builder = barchart.Panel()
-    _dress(builder, subject, panel, scales)
-    device = DEVICE.in_language(subject.language)
-    text = influxql.extreme_devices(
-        subject.kind.name,
-        scales[0].field,
-        scales[0].label,
-        panel.aggregate,
-        count=BAR_DEVICES_MAX,
-        condition=subject.condition,
-    )
-    _ask(builder, "A", text, result_format="table")
-    _rows_per_device(builder, subject)
-    builder.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.THRESHOLDS))
-    builder.legend(_legend(shown=False)).x_tick_label_rotation(-45)
-    return builder.x_field(device).orientation(VizOrientation.AUTO).show_value(VisibilityMode.NEVER)
-
-
-def _geomap(subject: Subject, panel: Panel, scales: Sequence[Scale]) -> PanelBuilder:
-    if not set(POSITION) <= {scale.field for scale in scales}:
-        raise BoardError(f"{subject.kind.name}: panel {panel.title.en!r}: a map needs latitude and longitude")
-    builder = geomap.Panel()
-    _dress(builder, subject, panel, scales, overrides=True)
-    fields = [(scale.field, scale.field if scale.field in POSITION else scale.label) for scale in scales]
-    _ask(
-        builder,
-        "A",
-        influxql.now_per_device(subject.kind.name, fields, "last", subject.condition),
-        result_format="table",
-    )
-    location = common.FrameGeometrySource().mode(FrameGeometrySourceMode.COORDS)
-    location.latitude("latitude").longitude("longitude")
-    markers = common.MapLayerOptions().type("markers").name(subject.kind.title.in_language(subject.language))
-    builder.layers([markers.location(location).tooltip(True)])
-    builder.basemap(common.MapLayerOptions().type("default").name("map"))
-    builder.view(geomap.MapViewConfig().id("fit").all_layers(True).zoom(14))
-    _rows_per_device(builder, subject)
+def _stat(drawing: Drawing) -> PanelBuilder:
+    builder = stat.Panel().color_mode(BigValueColorMode.VALUE).graph_mode(BigValueGraphMode.NONE)
+    builder.text_mode(BigValueTextMode.VALUE_AND_NAME).orientation(VizOrientation.AUTO)
+    _reduced(builder, drawing)
     return builder
 
 
-_STYLES: Final[Mapping[str, Callable[[Subject, Panel, Sequence[Scale]], PanelBuilder]]] = {
+def _gauge(drawing: Drawing) -> PanelBuilder:
+    builder = gauge.Panel().show_threshold_markers(True)
+    _reduced(builder, drawing)
+    low = [scale.low for scale in drawing.scales if scale.low is not None]
+    high = [scale.high for scale in drawing.scales if scale.high is not None]
+    if low:
+        builder.min(min(low))
+    if high:
+        builder.max(max(high))
+    return builder
+
+
+def _ranking(drawing: Drawing) -> PanelBuilder:
+    """One horizontal bar per series, with room for its name."""
+    builder = bargauge.Panel().display_mode(BarGaugeDisplayMode.BASIC).orientation(VizOrientation.HORIZONTAL).min(0)
+    _reduced(builder, drawing)
+    return builder
+
+
+def _table(drawing: Drawing) -> PanelBuilder:
+    builder = table.Panel().filterable(True)
+    builder.override_by_regexp(".*", [DynamicConfigValue(id_val="noValue", value=EMPTY_CELL)])
+    _organize(builder, drawing)
+    return builder
+
+
+def _bar(drawing: Drawing) -> PanelBuilder:
+    """One bar per row of a table: the worst devices, the commonest alarms."""
+    builder = barchart.Panel().legend(_legend(shown=False)).x_tick_label_rotation(-45)
+    builder.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.THRESHOLDS))
+    _organize(builder, drawing)
+    if drawing.scales:  # the database answers in no order of value
+        order = [{"field": drawing.scales[0].label, "desc": not drawing.lowest_first}]
+        builder.with_transformation(DataTransformerConfig(id_val="sortBy", options={"fields": {}, "sort": order}))
+    shown = drawing.headings.get(drawing.link_column or DEVICE_TAG, drawing.link_column or DEVICE_TAG)
+    return builder.x_field(shown).orientation(VizOrientation.AUTO).show_value(VisibilityMode.AUTO)
+
+
+def _histogram(_drawing: Drawing) -> PanelBuilder:
+    builder = histogram.Panel().bucket_count(10).combine(True).fill_opacity(70)
+    builder.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.THRESHOLDS))
+    return builder.legend(_legend(shown=False))
+
+
+def _states(_drawing: Drawing) -> PanelBuilder:
+    builder = statetimeline.Panel().merge_values(True).show_value(VisibilityMode.AUTO).fill_opacity(70)
+    builder.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
+    return builder.legend(_legend(shown=False))
+
+
+def _geomap(drawing: Drawing) -> PanelBuilder:
+    builder = geomap.Panel()
+    location = common.FrameGeometrySource().mode(FrameGeometrySourceMode.COORDS)
+    location.latitude("latitude").longitude("longitude")
+    coloured = next((scale for scale in drawing.scales if scale.numeric and scale.field not in POSITION), None)
+    config: dict[str, Any] = {"showLegend": coloured is not None}
+    if coloured is not None:
+        config["style"] = {
+            "color": {"field": coloured.label, "fixed": PLAIN},
+            "size": {"fixed": 6, "min": 2, "max": 15},
+        }
+    markers = common.MapLayerOptions().type("markers").name(drawing.title).config(config)
+    builder.layers([markers.location(location).tooltip(True)])
+    # `default` is what the server names as its base layer, so that one setting serves every map.
+    builder.basemap(common.MapLayerOptions().type("default").name("base"))
+    builder.view(geomap.MapViewConfig().id("fit").all_layers(True).zoom(14))
+    _organize(builder, drawing)
+    return builder
+
+
+def _organize(builder: Any, drawing: Drawing) -> None:
+    """Columns under the names people use, without the ones that say nothing."""
+    options = {
+        "excludeByName": dict.fromkeys(drawing.hidden, True),
+        "renameByName": {raw: shown for raw, shown in drawing.headings.items() if raw not in drawing.hidden},
+    }
+    builder.with_transformation(DataTransformerConfig(id_val="organize", options=options))
+
+
+_STYLES: Final[Mapping[str, Callable[[Drawing], PanelBuilder]]] = {
     "timeseries": _timeseries,
+    "columns": _columns,
     "stat": _stat,
     "gauge": _gauge,
+    "ranking": _ranking,
     "table": _table,
     "bar": _bar,
     "geomap": _geomap,
+    "histogram": _histogram,
+    "states": _states,
 }
-
-
-def _dress(builder: Any, subject: Subject, panel: Panel, scales: Sequence[Scale], *, overrides: bool = False) -> None:
-    """Title, size, source, and the units and limits: of the whole panel for one field, else by column name."""
-    builder.title(panel.title.in_language(subject.language)).description(describe(subject, panel, scales))
-    builder.datasource(DATASOURCE)
-    if len(scales) == 1 and not overrides:
-        builder.unit("short" if panel.aggregate == "count" else scales[0].unit)
-        builder.thresholds(dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(list(scales[0].steps)))
-        return
-    for scale in (scale for scale in scales if scale.field not in POSITION):
-        steps = {"mode": ThresholdsMode.ABSOLUTE, "steps": list(scale.steps)}
-        properties = [
-            DynamicConfigValue(id_val="unit", value=scale.unit),
-            DynamicConfigValue(id_val="thresholds", value=steps),
-        ]
-        builder.override_by_name(scale.label, properties)
-
-
-def describe(subject: Subject, panel: Panel, scales: Sequence[Scale]) -> str:
-    """The panel's own words, then every alarm on its fields: limit, name, and what to do."""
-    words = panel.description.in_language(subject.language)
-    lines = []
-    for alarm in (alarm for scale in scales for alarm in scale.limits):
-        title, action = alarm.title.in_language(subject.language), alarm.action.in_language(subject.language)
-        lines.append(f"- **{title}** ({limit_text(alarm)}): {action}")
-    return "\n".join([words, "", *lines]) if lines else words
-
-
-def _ask(
-    builder: Any, ref_id: str, text: str, *, alias: str = "", result_format: influxql.ResultFormat = "time_series"
-) -> None:
-    builder.with_target(QueryBuilder(Query(ref_id=ref_id, text=text, alias=alias, result_format=result_format)))
-
-
-def _rows_per_device(builder: PanelBuilder, subject: Subject) -> None:
-    """Rows without the query's meaningless time, the tag under the name people use."""
-    options = {"excludeByName": {"Time": True}, "renameByName": {DEVICE_TAG: DEVICE.in_language(subject.language)}}
-    builder.with_transformation(DataTransformerConfig(id_val="organize", options=options))
 
 
 def _legend(*, shown: bool) -> common.VizLegendOptions:

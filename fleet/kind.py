@@ -9,7 +9,7 @@
 | `state.py` | `State`, `initial`, `apply_reading`, `apply_event` (see `StateRole`) | cloud |
 | `rules.py` | `ALARMS`, `needs`, optional `call_step` (see `RulesRole`) and `SENSORS` (see `fleet.sensors`) | cloud |
 | `simulator.py` | `create(device_id, randomness, site, started_ms)`, `sites(count, randomness)` | firmware_sim |
-| `panels.py` | `PANELS` | dashboards |
+| `panels.py` | `PANELS`, optional `DEVICE_PANELS` (see `fleet.panel`) | dashboards |
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,19 +21,9 @@ import msgspec
 
 from fleet.incident import Priority
 from fleet.messages import Command, Event, Reading, Reason, ReplyStatus
+from fleet.panel import Panel as Panel  # noqa: PLC0414  # what a kind offers is imported from here
 from fleet.randomness import Randomness
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """The same words for people in both languages."""
-
-    zh: str
-    en: str
-
-    def in_language(self, language: str) -> str:
-        """`zh…` gives Chinese, everything else English."""
-        return self.zh if language.startswith("zh") else self.en
+from fleet.text import Text as Text  # noqa: PLC0414
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,22 +331,3 @@ class SimulatorRole(Protocol):
 
     def sites(self, count: int, randomness: Randomness) -> Sequence[Site]: ...
     def create(self, device_id: str, randomness: Randomness, site: Site, started_ms: int) -> Simulator: ...
-
-
-# --- panels (dashboards) ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Panel:
-    """One panel of the kind's Grafana board.
-
-    `fields` are fields of the reading; `aggregate` joins values inside one time step; thresholds of the
-    alarms on these fields are drawn from `rules.ALARMS`.
-    """
-
-    title: Text
-    description: Text
-    fields: tuple[str, ...]
-    style: Literal["timeseries", "stat", "gauge", "table", "geomap", "bar"] = "timeseries"
-    aggregate: Literal["mean", "min", "max", "last", "sum", "count"] = "mean"
-    per_device: bool = False

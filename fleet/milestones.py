@@ -31,6 +31,8 @@ MILESTONES: Final[Mapping[str, str]] = MappingProxyType({
     "ingest.after_acknowledgement": "the acknowledgement was given to the link",
     "drain.after_series_write": "points are in the series, the position is not saved",
     "drain.after_position_save": "the position is saved, the spool is not released",
+    "history.after_mark": "rows are followed and their points kept, the series has none of them",
+    "history.after_series_write": "the points are in the series, and still kept to be written again",
     "dispatch.after_lease": "outbox rows are leased, nothing was sent",
     "dispatch.before_delivery": "a notification is about to be sent",
     "dispatch.after_delivery": "the receiver accepted, the outbox does not know",

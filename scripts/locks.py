@@ -25,6 +25,7 @@ LOCKS: dict[str, tuple[str, ...]] = {
     "edge": ("--extra", "edge", "pyproject.toml"),
     "edge-hardware": ("--extra", "edge", "--extra", "edge-gpio", "--extra", "edge-modbus", "pyproject.toml"),
     "cloud": ("--extra", "cloud", "--extra", "planning", "pyproject.toml"),
+    "export": ("--extra", "export", "pyproject.toml"),
     "sim": ("--extra", "sim", "pyproject.toml"),
     "dashboards": ("--extra", "dashboards", "pyproject.toml"),
     "demo": ("--extra", "cloud", "--extra", "edge", "--extra", "planning", "--extra", "sim", "pyproject.toml"),
@@ -33,14 +34,17 @@ LOCKS: dict[str, tuple[str, ...]] = {
 """Lock → what uv resolves for it; the first one constrains the rest."""
 
 EXTRAS: dict[str, tuple[str, ...]] = {
-    "dev": ("cloud", "dashboards", "edge", "edge-gpio", "edge-modbus", "planning", "sim"),
+    "dev": (
+        "cloud", "dashboards", "edge", "edge-gpio", "edge-modbus", "export", "planning", "preview", "profile", "sim",
+    ),
     "edge": ("edge",),
     "edge-hardware": ("edge", "edge-gpio", "edge-modbus"),
     "cloud": ("cloud", "planning"),
+    "export": ("cloud", "export"),
     "sim": ("sim",),
     "dashboards": ("dashboards",),
     "demo": ("cloud", "edge", "planning", "sim"),
-}
+}  # fmt: skip
 
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)(?: *; *([^\\]+?))? *\\?$", re.MULTILINE)
 UNREACHABLE = re.compile(

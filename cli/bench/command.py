@@ -1,56 +1,144 @@
 """The commands; each prints one JSON object with `--json`, or a small table."""
 
-import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from cli.output import JsonOption, data, fail, print_json, words
+from cli.bench.running import run
+from cli.options import refuse_without_effect
+from cli.output import UNHEALTHY, USAGE, JsonOption, data, fail, print_json, usage_errors, words
+from cli.places import need_file, need_folder
 
 app = typer.Typer(help="Measure what things cost on this machine.", no_args_is_help=True)
-
-
-def _run(what: str, work: Callable[[Path], dict[str, Any]], *, as_json: bool) -> None:
-    from cli.bench.rig import BenchError
-    from cli.broker import BrokerError
-
-    directory = Path(tempfile.mkdtemp(prefix="fleet-bench-"))
-    try:
-        with words.status(f"{what} …"):
-            result = work(directory)
-    except (BenchError, BrokerError) as error:
-        raise fail(f"{error}\nLogs: {directory}") from error
-    shutil.rmtree(directory, ignore_errors=True)
-    if as_json:
-        print_json(result)
-        return
-    table = Table(box=None, show_header=False)
-    for name, value in result.items():
-        table.add_row(name.replace("_", " "), f"[bold]{value}[/bold]")
-    data.print(table)
 
 
 @app.command()
 def ingest(
     messages: Annotated[int, typer.Option(min=1_000, help="Telemetry messages to measure.")] = 200_000,
-    rate: Annotated[float, typer.Option(min=0, help="Messages per second; 0 = as fast as the broker goes.")] = 0.0,
-    naive: Annotated[bool, typer.Option(help="Measure the naive way beside it (plain listener only).")] = True,
-    tls: Annotated[bool, typer.Option("--tls", help="Mutual TLS towards the broker.")] = False,
+    rate: Annotated[float | None, typer.Option(min=1, help="Messages per second; they come evenly.")] = None,
+    saturate: Annotated[
+        bool, typer.Option("--saturate", help="As fast as broker and ingester take them; so it is without --rate.")
+    ] = False,
+    qos: Annotated[int, typer.Option(min=0, max=1, help="Of the messages and of everybody's subscription.")] = 1,
+    devices: Annotated[int, typer.Option(min=10, max=1_000_000, help="In whose names the messages come.")] = 400,
+    vs: Annotated[
+        str,
+        typer.Option(
+            help="Whom to measure beside it: naive (paho-mqtt and influxdb-client), none, or a command line that reads "
+            "MQTT from {port} and writes a line per message to http://127.0.0.1:{sink_port}; {topic} and {messages} "
+            "are filled in as well."
+        ),
+    ] = "naive",
+    burst: Annotated[
+        bool, typer.Option("--burst", help="100,000 messages at once: while the ingester is busy, and while it stands.")
+    ] = False,
+    presses: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Press so often while telemetry saturates: ms until notified.")
+    ] = 0,
+    tls: Annotated[bool, typer.Option("--tls", help="Mutual TLS towards the broker, for everybody.")] = False,
+    flame: Annotated[
+        Path | None, typer.Option(help="Write a flame graph (SVG) of the same load here, and say where the CPU goes.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """CPU µs per telemetry message through the full durable path, beside the naive way on the same broker.
+    """CPU µs per telemetry message through the full durable path, as a ratio to mosquitto_sub and to the broker.
 
-    Example: [bold]fleet bench ingest --messages 400000 --json[/bold]
+    Twins, spool and alarms are compared with what was sent; the figures come only if they agree. docs/performance.md.
+
+    Example: [bold]fleet bench ingest --messages 1000000 --saturate --json[/bold]
     """
-    from cli.bench.ingest import measure
+    from cli.bench.ingest import Plan, measure
 
-    _run(
-        "measuring ingest", lambda directory: measure(directory, messages, rate, naive=naive, tls=tls), as_json=as_json
+    if saturate and rate is not None:
+        raise fail("--rate and --saturate exclude each other: leave one out", USAGE)
+    plan = Plan(
+        messages=messages, rate=rate or 0.0, qos=qos, devices=devices, vs=vs, burst=burst, presses=presses, tls=tls,
+        flame=flame,
+    )  # fmt: skip
+    with usage_errors(ValueError):
+        plan.check()
+    if flame is not None:
+        need_file("--flame", flame)
+    run("measuring ingest", lambda directory: measure(directory, plan), as_json=as_json)
+
+
+@app.command()
+def bounds(
+    seconds: Annotated[float, typer.Option(min=0.05, max=60, help="How long each part is measured.")] = 2.0,
+    messages: Annotated[int, typer.Option(min=1_000, help="Messages through the broker.")] = 200_000,
+    folder: Annotated[
+        Path | None, typer.Option(help="Folder on the disk to measure; without it the one for temporary files.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What this machine allows at best: the broker's CPU per message, memory, fsync, compression, a SQL commit.
+
+    Example: [bold]fleet bench bounds --json[/bold]
+    """
+    from cli.bench.ingest_bounds import measure
+
+    if folder is not None and not folder.is_dir():
+        raise fail(f"--folder {folder}: there is no such folder", USAGE)
+    if folder is not None:
+        need_folder("--folder", folder)
+    run("measuring bounds", lambda own: measure(own, folder or own, seconds, messages), as_json=as_json)
+
+
+@app.command()
+def ingesters(
+    context: typer.Context,
+    ingesters: Annotated[int, typer.Option(min=2, max=6, help="How many share the devices.")] = 2,
+    messages: Annotated[
+        int, typer.Option(min=4_000, max=180_000, help="Telemetry messages to measure; all wait in the broker at once.")
+    ] = 160_000,
+    cpu_share: Annotated[
+        float, typer.Option(min=5, max=100, help="Percent of one CPU for each ingester; below what the broker uses.")
+    ] = 10.0,
+    kills: Annotated[
+        int, typer.Option(min=0, max=1_000, help="Instead: so many kills and other faults while they work.")
+    ] = 0,
+    rate: Annotated[float, typer.Option(min=100, help="With --kills: messages per second.")] = 1_000.0,
+    lease_s: Annotated[float, typer.Option(min=2, max=60, help="With --kills: how long leases last.")] = 3.0,
+    seed: Annotated[int, typer.Option(help="With --kills: gives the same faults again.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """One ingester, then several, on PostgreSQL: throughput, what limits it, that nothing is lost or doubled.
+
+    Exit 3 if several do less than nine tenths of what as many alone would.
+
+    With --kills: ingesters are killed, frozen beyond their lease, added and removed while devices send; then every
+    device's messages are compared with what was taken.
+
+    Examples: [bold]fleet bench ingesters --cpu-share 10 --json[/bold]
+    [bold]fleet bench ingesters --kills 100 --seed 1 --json[/bold]
+    """
+    if kills:
+        without = {"messages": "--messages", "cpu_share": "--cpu-share"}
+        refuse_without_effect(
+            context, without, "without effect together with --kills; leave that out (--rate says how much is sent)"
+        )
+        from cli.bench.ingester_faults import measure as torment
+
+        def under_faults(directory: Path) -> dict[str, Any]:
+            return torment(directory, ingesters=ingesters, faults=kills, rate=rate, lease_s=lease_s, seed=seed)
+
+        run("killing ingesters", under_faults, as_json=as_json)
+        return
+    only = {"rate": "--rate", "lease_s": "--lease-s", "seed": "--seed"}
+    refuse_without_effect(context, only, "without effect unless --kills is given; add it, or leave that out")
+    from cli.bench.ingesters import measure, too_short
+
+    found = run(
+        "measuring ingesters", lambda directory: measure(directory, ingesters, messages, cpu_share), as_json=as_json
     )
+    if warning := too_short(found):
+        words.print(f"warning: {warning}", markup=False)
+    if not found["goal_held"]:
+        words.print(f"goal missed: {found['ratio']} times one ingester, {found['goal']} was wanted", markup=False)
+        raise typer.Exit(UNHEALTHY)
 
 
 @app.command()
@@ -64,7 +152,21 @@ def outage(
     """
     from cli.bench.outage import measure
 
-    _run("a day without InfluxDB", lambda directory: measure(directory, messages), as_json=as_json)
+    run("a day without InfluxDB", lambda directory: measure(directory, messages), as_json=as_json)
+
+
+@app.command()
+def series(
+    lines: Annotated[int, typer.Option(min=50_000, help="Readings of the simulated day.")] = 1_200_000,
+    as_json: JsonOption = False,
+) -> None:
+    """CPU µs per line from the spool into a real InfluxDB, and how fast a day's backlog is caught up with.
+
+    Example: [bold]fleet bench series --lines 1200000 --json[/bold]
+    """
+    from cli.bench.series import measure
+
+    run("a day's backlog into InfluxDB", lambda directory: measure(directory, lines), as_json=as_json)
 
 
 @app.command()
@@ -79,7 +181,7 @@ def press(
     """
     from cli.bench.press import measure
 
-    _run("measuring press to notified", lambda directory: measure(directory, seconds, flood), as_json=as_json)
+    run("measuring press to notified", lambda directory: measure(directory, seconds, flood), as_json=as_json)
 
 
 @app.command()
@@ -96,7 +198,7 @@ def storm(
     """
     from cli.bench.storm import measure
 
-    _run("pressing every button", lambda directory: measure(directory, storms, within_s), as_json=as_json)
+    run("pressing every button", lambda directory: measure(directory, storms, within_s), as_json=as_json)
 
 
 @app.command("flood")
@@ -111,7 +213,7 @@ def flood_of_alarms(
     """
     from cli.bench.flood import measure
 
-    _run("measuring a flood of alarms", lambda directory: measure(directory, devices, presses), as_json=as_json)
+    run("measuring a flood of alarms", lambda directory: measure(directory, devices, presses), as_json=as_json)
 
 
 @app.command()
@@ -127,7 +229,7 @@ def start(
     """
     from cli.bench.start import measure
 
-    _run("measuring the start", lambda directory: measure(directory, runs), as_json=as_json)
+    run("measuring the start", lambda directory: measure(directory, runs), as_json=as_json)
 
 
 @app.command()
@@ -141,7 +243,7 @@ def edge(
     """
     from cli.bench.edge import measure
 
-    _run("measuring the edge", lambda directory: measure(directory, seconds), as_json=as_json)
+    run("measuring the edge", lambda directory: measure(directory, seconds), as_json=as_json)
 
 
 @app.command()
@@ -155,7 +257,7 @@ def wire(
     """
     from cli.bench.wire import measure
 
-    _run("measuring the wire", lambda directory: measure(directory, repeats), as_json=as_json)
+    run("measuring the wire", lambda directory: measure(directory, repeats), as_json=as_json)
 
 
 @app.command()
@@ -169,7 +271,7 @@ def reconnect(
     """
     from cli.bench.reconnect import measure
 
-    _run("measuring the reconnect wave", lambda directory: measure(directory, outage_s), as_json=as_json)
+    run("measuring the reconnect wave", lambda directory: measure(directory, outage_s), as_json=as_json)
 
 
 @app.command()
@@ -184,7 +286,7 @@ def fuzz(
     """
     from cli.bench.fuzz import measure
 
-    _run("fuzzing", lambda directory: measure(directory, messages, seed), as_json=as_json)
+    run("fuzzing", lambda directory: measure(directory, messages, seed), as_json=as_json)
 
 
 @app.command()
@@ -202,7 +304,7 @@ def forge(
     """
     from cli.bench.forge import measure
 
-    _run("forging commands", lambda directory: measure(directory, codec, mqtt, seed), as_json=as_json)
+    run("forging commands", lambda directory: measure(directory, codec, mqtt, seed), as_json=as_json)
 
 
 @app.command()
@@ -219,7 +321,7 @@ def revoke(
     """
     from cli.bench.revoke import measure
 
-    _run("measuring revocation", lambda directory: measure(directory, devices, revoked), as_json=as_json)
+    run("measuring revocation", lambda directory: measure(directory, devices, revoked), as_json=as_json)
 
 
 @app.command()
@@ -235,4 +337,47 @@ def plan(
     """
     from cli.bench.plan import measure
 
-    _run("planning", lambda _: measure(jobs, crews, runs), as_json=as_json)
+    run("planning", lambda _: measure(jobs, crews, runs), as_json=as_json)
+
+
+@app.command()
+def boards(
+    days: Annotated[float, typer.Option(min=0.05, max=60, help="Days of readings, steps and samples.")] = 30,
+    devices: Annotated[int, typer.Option(min=3, help="In the proportions of the real fleet.")] = 390,
+    folder: Annotated[
+        Path | None, typer.Option(help="Keep the InfluxDB here, and go on with one that is here.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How long every query of every board takes on a real InfluxDB with weeks of the whole fleet. Exit 3 above 200 ms.
+
+    Example: [bold]fleet bench boards --days 30 --folder build/boards-30d --json[/bold]
+    """
+    import contextlib
+
+    from cli.bench.boards import measure
+    from cli.bench.rig import BenchError
+
+    if folder is not None:
+        need_folder("--folder", folder)
+    with contextlib.ExitStack() as stack:
+        where = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fleet-bench-")))
+        try:
+            result = measure(where, days, devices)
+        except BenchError as error:
+            raise fail(str(error)) from error
+    if as_json:
+        print_json(result)
+    else:
+        table = Table(box=None, show_header=False)
+        for name, value in result.items():
+            if name not in {"slowest", "without_rows"}:
+                table.add_row(name.replace("_", " "), f"[bold]{value}[/bold]")
+        data.print(table)
+        for row in result["slowest"]:
+            data.print(
+                f"{row['ms']:8.1f} ms  {row['rows']:6d} rows  {row['board']} {row['panel']} ({row['shown']})",
+                markup=False,
+            )
+    if result["above_ms_max"]:
+        raise typer.Exit(UNHEALTHY)

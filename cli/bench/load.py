@@ -82,7 +82,10 @@ def _counted(connection: socket.socket) -> Iterator[int]:
     """PUBACKs per read; they are 4 to 6 bytes each, told apart by their length byte."""
     rest = b""
     while True:
-        data = rest + connection.recv(1 << 16)
+        received = connection.recv(1 << 16)
+        if not received:
+            raise ConnectionError("the broker closed the connection of the load")
+        data = rest + received
         position = count = 0
         while position + 2 <= len(data) and position + 2 + data[position + 1] <= len(data):
             count += data[position] >> 4 == 4

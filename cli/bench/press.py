@@ -7,7 +7,8 @@ bytes), the notification is the receiver's log line (written before its 2xx leav
 
 import time
 from pathlib import Path
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 from cli.bench.load import DEVICES, bench_device
 from cli.bench.rig import BenchError, Load, Rig
@@ -22,41 +23,84 @@ CONNECT_S_MAX: Final = 60.0
 SETTLE_S: Final = 10.0
 PRESS_EVERY_S: Final = 0.25
 TELEMETRY: Final = 'fleet_messages_total{lane="telemetry"}'
-
+COUNTS: Final[dict[str, int]] = {}
+"""Devices of each kind that are connected; a kind that is not named has as many as in the demo, 390 in all."""
 
 FLOOD_SHARE_MIN: Final = 0.9
 """Least part of the asked flood that must have come in; with less the figure is of another load."""
 
 
+class PressStage:
+    """`with PressStage(folder, flooding) as stage:` the cloud, all devices connected, and rooms that press."""
+
+    def __init__(self, directory: Path, flooding: int = DEVICES) -> None:
+        """`flooding`: how many further devices are enrolled, for a load that speaks for them."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.fleet = fleet_of(COUNTS, 1)
+        self._notified = directory / "notified.jsonl"
+        port = free_port()
+        self._receiver = Child("receiver", ["receiver", str(port), str(self._notified)], directory / "r.log")
+        settings = {"FLEET_WEBHOOK_URL": f"http://127.0.0.1:{port}/notify", "FLEET_WEBHOOK_ALLOW_PRIVATE": "true"}
+        enrolled = {bench_device(number): "bike" for number in range(flooding)}
+        enrolled |= {name: kind for name, (kind, _) in self.fleet.items()}
+        self.rig = Rig(directory, enrolled, settings, tls=True, simulated=self.fleet)
+        self._sim: Child | None = None
+
+    def __enter__(self) -> Self:
+        self.rig.__enter__()
+        try:
+            self._receiver.start()
+            self._sim = self._started_sim()
+            statistics = self.directory / "sim" / "statistics.json"
+            self.rig.wait(
+                lambda: _connected(statistics) >= len(self.fleet), CONNECT_S_MAX, "all devices to connect", every_s=0.5
+            )
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._sim is not None:
+            self._sim.stop()
+        self._receiver.stop()
+        self.rig.__exit__(kind, error, trace)
+
+    def _started_sim(self) -> Child:
+        key_id, key_file = public_key_of(self.directory / "cloud" / "command.key", self.directory)
+        sim = Child("sim", [
+            "sim", "--broker-port", str(self.rig.broker.port), "--identities", str(self.rig.identities),
+            "--authority", self.rig.load_identity[0], "--command-key", str(key_file),
+            "--command-key-id", key_id, "--directory", str(self.directory / "sim"),
+            "--press-every-s", str(PRESS_EVERY_S),
+            *(word for kind, count in COUNTS.items() for word in ("--count", f"{kind}={count}")),
+        ], self.directory / "sim.log")  # fmt: skip
+        sim.start()
+        return sim
+
+    def presses(self, from_s: float, until_s: float) -> tuple[int, list[float]]:
+        """(presses between two monotonic moments, ms from press to notified of those that were notified)."""
+        lines, _ = people.new_lines(self.directory / "sim" / "truth.jsonl", 0)
+        truths = verdict.truths_of([line for line in lines if from_s <= line["real_s"] <= until_s], 1 << 62)
+        notices, _ = people.new_lines(self._notified, 0)
+        return len(truths.presses), list(verdict.notified_presses(truths, notices).values())
+
+
 def measure(directory: Path, seconds: float, flood_per_second: float) -> dict[str, Any]:
     """Run it for `seconds` of presses; raises BenchError if what was measured is not what was asked for."""
-    fleet = fleet_of({}, 1)
-    devices = {bench_device(number): "bike" for number in range(DEVICES)}
-    receiver_port = free_port()
-    receiver = Child(
-        "receiver", ["receiver", str(receiver_port), str(directory / "notified.jsonl")], directory / "r.log"
-    )
-    settings = {"FLEET_WEBHOOK_URL": f"http://127.0.0.1:{receiver_port}/notify", "FLEET_WEBHOOK_ALLOW_PRIVATE": "true"}
     at_ms = real_now_ms()
-    enrolled = {**devices, **{name: kind for name, (kind, _) in fleet.items()}}
-    with Rig(directory, enrolled, settings, tls=True, simulated=fleet) as rig:
-        receiver.start()
-        key_id, key_file = public_key_of(directory / "cloud" / "command.key", directory)
-        sim = Child("sim", [
-            "sim", "--broker-port", str(rig.broker.port), "--identities", str(rig.identities),
-            "--authority", rig.load_identity[0], "--command-key", str(key_file),
-            "--command-key-id", key_id, "--directory", str(directory / "sim"), "--press-every-s", str(PRESS_EVERY_S),
-        ], directory / "sim.log")  # fmt: skip
+    with PressStage(directory) as stage:
+        rig = stage.rig
         messages = round(flood_per_second * (seconds + 5)) // DEVICES * DEVICES
         load = (
             Load(rig.broker.services_port, 1, messages, at_ms, flood_per_second, rig.load_identity)
             if messages
             else None
         )
-        sim.start()
         try:
-            statistics = directory / "sim" / "statistics.json"
-            rig.wait(lambda: _connected(statistics) >= len(fleet), CONNECT_S_MAX, "all devices to connect", every_s=0.5)
             telemetry_before = rig.metric(TELEMETRY)
             if load:
                 load.go()
@@ -67,23 +111,17 @@ def measure(directory: Path, seconds: float, flood_per_second: float) -> dict[st
             flooded = (rig.metric(TELEMETRY) - telemetry_before) / (until_s - started_s)
             cloud_cores = (cpu_seconds(rig.cloud.pid) - cpu_before) / (until_s - started_s)
             time.sleep(SETTLE_S)
-            lines, _ = people.new_lines(directory / "sim" / "truth.jsonl", 0)
-            pressed = [line for line in lines if started_s <= line["real_s"] <= until_s]
-            truths = verdict.truths_of(pressed, 1 << 62)
-            notices, _ = people.new_lines(directory / "notified.jsonl", 0)
-            latencies = verdict.notified_presses(truths, notices)
+            presses, latencies_ms = stage.presses(started_s, until_s)
         finally:
-            sim.stop()
-            receiver.stop()
             if load:
                 load.stop()
-    check(len(truths.presses), len(latencies), flooded, flood_per_second)
+    check(presses, len(latencies_ms), flooded, flood_per_second)
     return {
-        "presses": len(truths.presses),
-        "notified": len(latencies),
-        "press_to_notified_ms": verdict.percentiles(list(latencies.values())),
+        "presses": presses,
+        "notified": len(latencies_ms),
+        "press_to_notified_ms": verdict.percentiles(latencies_ms),
         "flood_messages_per_second": round(flooded),
-        "devices": len(fleet),
+        "devices": len(stage.fleet),
         "cloud_cores": round(cloud_cores, 2),
     }
 

@@ -39,7 +39,18 @@ class InfluxServer:
         return {
             "FLEET_SERIES": "influxdb", "FLEET_INFLUXDB_URL": f"http://127.0.0.1:{self.port}",
             "FLEET_INFLUXDB_TOKEN": TOKEN, "FLEET_INFLUXDB_BUCKET": BUCKET,
+            "FLEET_INFLUXDB_ROLLUP": "false",  # what is compared is what was measured
         }  # fmt: skip
+
+    @property
+    def direct_url(self) -> str:
+        """The server itself, past the proxy."""
+        return self._url("")
+
+    @property
+    def pid(self) -> int:
+        """Of the server."""
+        return self._process.pid if self._process is not None else 0
 
     async def start(self) -> None:
         """Start server and proxy. Raises ChaosError."""
@@ -50,6 +61,7 @@ class InfluxServer:
         await self._start_server()
         async with self._session.post(self._url("/query"), data={"q": f"CREATE DATABASE {BUCKET}"}) as answer:
             answer.raise_for_status()
+            await answer.read()  # InfluxDB 1.x says 200 first and then makes it: ended before, there is none
         application = web.Application(client_max_size=BODY_BYTES_MAX)
         application.router.add_post("/api/v2/write", self._write)
         application.router.add_get("/query", self._query)

@@ -97,7 +97,7 @@ def victim_of(point: str, *, roles: bool) -> str:
         return "edge"
     if not roles:
         return "cloud"
-    return "dispatch" if first == "dispatch" else "ingest"
+    return "dispatch" if first in {"dispatch", "history"} else "ingest"
 
 
 def plan_kills(seed: int, kills: int, *, roles: bool = False, points: Sequence[str] = ()) -> list[Kill]:

@@ -221,16 +221,16 @@ def try_time(world: ClearingWorld, tried: Tried) -> None:
 
 async def try_chores(world: ClearingWorld, tried: Tried) -> None:
     """What runs beside: deadlines, followers, retention, a restart from the database, the migrations once more."""
-    from cloud import history
     from cloud.adapters.sql.migrate import upgrade
+    from cloud.history import bounds
 
     for work in (*world.handlers.deadlines, *world.handlers.followers):
         with suppress(Exception):  # what it does to the call counts, not whether it can do its work here
             async with asyncio.timeout(0.2):
                 await work()
         tried.door("chores", getattr(work, "__qualname__", str(work)), world)
-    await history.prune(world.database, world.clock, 31, 7)
-    tried.door("chores", "history.prune", world)
+    await bounds.prune(world.database, world.clock, 31, 7)
+    tried.door("chores", "history.bounds.prune", world)
     for action, handlers in world.handlers.outcomes.items():
         tried.door("chores", f"outcome of {action} ({len(handlers)} handlers)", world)
     upgrade(world.url)

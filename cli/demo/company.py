@@ -19,6 +19,7 @@ from cli.demo import counting, holdings, people, verdict
 from cli.demo.command import DemoError, Result, Stopped, new_rng
 from cli.demo.stage import Stage
 from cli.processes import Child
+from devices import kinds
 from fleet.kind import Site
 
 READY_S_MAX: Final = 60.0
@@ -339,6 +340,6 @@ class Company:
 
         store = SqliteSeries(self.scene.cloud_directory / "series.db")
         try:
-            return await store.count()
+            return sum([await store.count(kind) for kind in kinds()])
         finally:
             await store.close()

@@ -19,17 +19,30 @@ from cloud.adapters.series_queries import FieldNotNumericError, check_query
 from cloud.ports import SeriesError, SeriesPoint
 
 T = TypeVar("T")
+_Key = tuple[str, str, tuple[tuple[str, str], ...]]
 
 _NANOSECONDS_PER_MILLISECOND: Final = 1_000_000
 _RETRY_AFTER_S: Final = 5.0
 _DELETE_ROWS_MAX: Final = 20_000
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS series (
-  id INTEGER PRIMARY KEY, kind TEXT NOT NULL, device_id TEXT NOT NULL, UNIQUE (kind, device_id)
+  id INTEGER PRIMARY KEY, kind TEXT NOT NULL, device_id TEXT NOT NULL, tags TEXT NOT NULL DEFAULT '{}',
+  UNIQUE (kind, device_id, tags)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS point (
   series_id INTEGER NOT NULL, at_ns INTEGER NOT NULL, fields TEXT NOT NULL, PRIMARY KEY (series_id, at_ns)
 ) STRICT;
+"""
+_TAGS_WERE_ADDED: Final = """
+BEGIN IMMEDIATE;
+ALTER TABLE series RENAME TO series_without_tags;
+CREATE TABLE series (
+  id INTEGER PRIMARY KEY, kind TEXT NOT NULL, device_id TEXT NOT NULL, tags TEXT NOT NULL DEFAULT '{}',
+  UNIQUE (kind, device_id, tags)
+) STRICT;
+INSERT INTO series (id, kind, device_id) SELECT id, kind, device_id FROM series_without_tags;
+DROP TABLE series_without_tags;
+COMMIT;
 """
 _SQL_BY_AGGREGATE: Final = {
     "mean": "avg(value)",
@@ -54,12 +67,16 @@ class SqliteSeries:
     def __init__(self, path: Path) -> None:
         self._writer = _Worker(path, "series-write")
         self._writer.connection.executescript(_SCHEMA)
+        columns = {row[1] for row in self._writer.connection.execute("PRAGMA table_info(series)")}
+        if "tags" not in columns:  # a file of an earlier release
+            self._writer.connection.executescript(_TAGS_WERE_ADDED)
         self._reader = _Worker(path, "series-read")
-        self._series_ids: dict[tuple[str, str], int] = {}
+        self._series_ids: dict[_Key, int] = {}
+        """Of series that are committed."""
 
     async def write(self, points: Sequence[SeriesPoint]) -> None:
         """Upsert all points in one durable transaction."""
-        await self._writer.run(lambda connection: self._insert(connection, points))
+        self._series_ids |= await self._writer.run(lambda connection: self._insert(connection, points))
 
     async def read(
         self,
@@ -112,24 +129,28 @@ class SqliteSeries:
         await self._reader.close()
         await self._writer.close()
 
-    def _insert(self, connection: sqlite3.Connection, points: Sequence[SeriesPoint]) -> None:
+    def _insert(self, connection: sqlite3.Connection, points: Sequence[SeriesPoint]) -> dict[_Key, int]:
+        """Upsert the points; returns the series that this transaction met first: theirs only if it commits."""
         encode = msgspec.json.Encoder().encode
+        met: dict[_Key, int] = {}
         rows = [
-            (self._series_id(connection, point.kind, point.device_id), point.at_ns, encode(point.fields).decode())
-            for point in points
+            (self._series_id(connection, point, met), point.at_ns, encode(point.fields).decode()) for point in points
         ]
         connection.executemany(
             "INSERT INTO point VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET fields = excluded.fields",
             rows,
         )
+        return met
 
-    def _series_id(self, connection: sqlite3.Connection, kind: str, device_id: str) -> int:
-        series_id = self._series_ids.get((kind, device_id))
+    def _series_id(self, connection: sqlite3.Connection, point: SeriesPoint, met: dict[_Key, int]) -> int:
+        key = (point.kind, point.device_id, point.tags)
+        series_id = self._series_ids.get(key) or met.get(key)
         if series_id is None:
-            connection.execute("INSERT OR IGNORE INTO series (kind, device_id) VALUES (?, ?)", (kind, device_id))
-            row = connection.execute("SELECT id FROM series WHERE kind = ? AND device_id = ?", (kind, device_id))
+            values = (point.kind, point.device_id, msgspec.json.encode(dict(sorted(point.tags))).decode())
+            connection.execute("INSERT OR IGNORE INTO series (kind, device_id, tags) VALUES (?, ?, ?)", values)
+            row = connection.execute("SELECT id FROM series WHERE kind = ? AND device_id = ? AND tags = ?", values)
             (series_id,) = row.fetchone()
-            self._series_ids[kind, device_id] = series_id
+            met[key] = series_id
         return series_id
 
 

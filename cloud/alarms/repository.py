@@ -26,7 +26,8 @@ _ranks: Final = {
 _is_seen = alarm.c.state.in_((AlarmState.ACKNOWLEDGED.value, AlarmState.LATCHED_ACKNOWLEDGED.value))
 _IS_SEEN: Final = frozenset({AlarmState.ACKNOWLEDGED.value, AlarmState.LATCHED_ACKNOWLEDGED.value})
 _is_shown = alarm.c.view == AlarmView.SHOWN.value
-_is_open = alarm.c.state != AlarmState.NORMAL.value
+# By name, not as "anything but normal": so the index finds the few among all that ever were.
+_is_open = alarm.c.state.in_([state.value for state in AlarmState if state is not AlarmState.NORMAL])
 _hider = person.alias("hider")
 _open_incident = (
     select(func.max(incident_alarm.c.incident_id))

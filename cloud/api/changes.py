@@ -46,6 +46,7 @@ class Subscription:
     pending: OrderedDict[tuple[str, str], Change] = field(default_factory=OrderedDict)
     news: asyncio.Event = field(default_factory=asyncio.Event)
     cut_off: bool = False
+    of_page: bool = False
 
     async def next(self) -> Change:
         """The next change, or `reload` for good once this subscriber did not keep up. May be cancelled safely."""
@@ -72,6 +73,11 @@ class Changes:
     def subscribers(self) -> int:
         """Open subscriptions."""
         return len(self._subscriptions)
+
+    @property
+    def pages(self) -> int:
+        """Of them, those of open pages; the others are ours."""
+        return sum(1 for subscription in self._subscriptions if subscription.of_page)
 
     def publish(self, topic: str, facts: dict[str, Any]) -> None:
         """Tell every subscriber of every process; never blocks. Call it after the commit, on the loop's thread."""
@@ -108,15 +114,15 @@ class Changes:
             self.publish_here(topic, facts)
 
     @contextmanager
-    def subscribe(self) -> Iterator[Subscription]:
-        """Changes from now on, until the block is left.
+    def subscribe(self, *, of_page: bool = False) -> Iterator[Subscription]:
+        """Changes from now on, until the block is left; `of_page` says who asks, for the figures.
 
         Raises:
             TooManySubscribersError: at `SUBSCRIBERS_MAX`.
         """
         if len(self._subscriptions) >= SUBSCRIBERS_MAX:
             raise TooManySubscribersError
-        subscription = Subscription()
+        subscription = Subscription(of_page=of_page)
         self._subscriptions.add(subscription)
         try:
             yield subscription

@@ -6,7 +6,7 @@ again from what is durable (trust, rule 8).
 
     role       does
     ingest     hears the devices of its shards, owns their state, sends commands to them, fills the series
-    dispatch   delivers the outbox, ends commands, rides and sales that nobody answers
+    dispatch   delivers the outbox, ends commands, rides and sales that nobody answers, feeds the history
     api        pages, API and live changes for people
     all        everything in one process; on SQLite the only choice (decision 11)
 """
@@ -18,12 +18,15 @@ from typing import Final, Literal
 import structlog
 
 import devices
-from cloud import history, logs
+from cloud import logs
 from cloud.adapters.sql.patience import endless
+from cloud.bootstrap.history import start_history
 from cloud.bootstrap.http import StoppedError, serve_http
 from cloud.bootstrap.ingest import start_ingest
 from cloud.bootstrap.parts import Parts, Surroundings, assemble
+from cloud.bootstrap.rollup import start_rollup
 from cloud.data_directory import InUseError, PlaceError, refuse_unusable, sole_owner
+from cloud.history import bounds
 from cloud.identity.files import ConfigurationError, broker_tls
 from cloud.settings import CloudSettings
 from fleet.topics import SHARD_COUNT
@@ -66,6 +69,8 @@ async def _run_roles(parts: Parts, stack: AsyncExitStack) -> None:
             group.create_task(parts.signals.run())
             if "ingest" in roles:
                 await start_ingest(parts, stack, group)
+            start_rollup(parts, group)
+            start_history(parts, group)
             if "dispatch" in roles:
                 group.create_task(endless(parts.outbox.run()))
                 group.create_task(endless(_keep_bounds(parts)))
@@ -87,7 +92,7 @@ async def _run_roles(parts: Parts, stack: AsyncExitStack) -> None:
 
 async def _keep_bounds(parts: Parts) -> None:
     settings = parts.settings
-    await history.keep_bounds(
+    await bounds.keep_bounds(
         parts.database, parts.around.clock, settings.history_days, settings.queue_days, settings.delivery_days
     )
 

@@ -1,8 +1,9 @@
 """The parts that every role has, and how they hang together."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from prometheus_client import REGISTRY
@@ -35,12 +36,15 @@ from cloud.intents import IntentDesk
 from cloud.members.service import MemberService
 from cloud.model import Downstream
 from cloud.notifications.service import NotificationService
+from cloud.platform_alerts.service import PlatformAlertService
 from cloud.ports import AsyncWork, NotificationChannel, SeriesStore, Signals
 from cloud.roster.keeper import RosterKeeper
 from cloud.roster.service import RosterService
 from cloud.settings import CloudSettings
 from cloud.signals import Alone, Topic
 from cloud.supervision.service import SupervisionService
+from cloud.timeseries.rollup import TrackedSeries
+from cloud.timeseries.touched import TouchedWindows
 from cloud.watch import Watch
 from cloud.work_orders.upkeep import OrderKeeper
 from fleet.clock import Clock
@@ -63,7 +67,7 @@ class Parts:
 
     settings: CloudSettings
     around: Surroundings
-    roles: Collection[str]
+    roles: Sequence[str]
     database: SqlDatabase
     signals: Signals
     changes: Changes
@@ -79,6 +83,10 @@ class Parts:
     to_devices: "_LatePublish"
     watch: Watch
     checks: dict[str, Callable[[], str]] = field(default_factory=dict)
+    platform: list[Callable[[], Mapping[str, Any]]] = field(default_factory=list)
+    """What parts of this process know of the measurement `platform` (`fleet.series`)."""
+    series_is_behind: list[Callable[[], bool]] = field(default_factory=list)
+    """Whether live points wait for the series: roll-ups stand back then."""
     identity: OnlineIdentity | None = None
     """Set where devices' certificates are signed and revoked."""
     registrar: Registrar | None = None
@@ -99,9 +107,7 @@ class _LatePublish:
             self.target(messages)
 
 
-async def assemble(
-    settings: CloudSettings, around: Surroundings, roles: Collection[str], stack: AsyncExitStack
-) -> Parts:
+async def assemble(settings: CloudSettings, around: Surroundings, roles: Sequence[str], stack: AsyncExitStack) -> Parts:
     """Open the database, make every part, join them. Raises ConfigurationError."""
     keys = command_keys(settings)
     database = await open_database(settings)
@@ -122,7 +128,7 @@ async def assemble(
     if opened.router is not None:
         opened.router.wake_outbox = outbox.wake
         handlers.deadlines.append(opened.router.run)
-    series = _series(settings)
+    series = _series(settings, roles)
     stack.push_async_callback(series.close)
     sessions = MemberService(database, around.clock, secure_cookies=settings.public_url.startswith("https://"))
     enrolment = enrolment_service(settings, around, database, keys)
@@ -137,6 +143,7 @@ async def assemble(
     notifications.channels, notifications.push_public_key = opened.personal_names, opened.push_public_key
     notifications.allow_private, notifications.wake_outbox = settings.webhook_allow_private, outbox.wake
     services.get(SupervisionService).probe_url = settings.probe_url
+    _hear_of_the_platform(services, settings, database, around.clock, outbox.wake, opened.names)
     dispatch = Dispatch(opened.names)
     roster = services.get(RosterService)
     roster.zone = ZoneInfo(settings.roster_time_zone)
@@ -162,6 +169,17 @@ async def assemble(
         dispatch, outbox, handlers, series, services, sessions, to_devices,
         watch, watch_folder(watch, settings) if identity else {}, identity=identity, registrar=registrar,
     )  # fmt: skip
+
+
+def _hear_of_the_platform(
+    services: Services, settings: CloudSettings, database: SqlDatabase, clock: Clock, wake: Callable[[], None],
+    channels: Sequence[str],
+) -> None:  # fmt: skip
+    """Grafana's alerts become notices."""
+    alerts = PlatformAlertService(database, clock)
+    alerts.secret = settings.platform_alert_secret.get_secret_value()
+    alerts.channels, alerts.wake_outbox = channels, wake
+    services.add(alerts)
 
 
 def keep_orders(services: Services, channels: Sequence[str], wake_outbox: Callable[[], None]) -> None:
@@ -191,13 +209,17 @@ async def _probe(settings: CloudSettings, stack: AsyncExitStack) -> list[Notific
         raise ConfigurationError(f"{error}; correct FLEET_PROBE_URL") from error
 
 
-def _series(settings: CloudSettings) -> SeriesStore:
+def _series(settings: CloudSettings, roles: Sequence[str]) -> SeriesStore:
     if settings.series != "influxdb":
         with one_at_a_time(settings.data_directory):
             return SqliteSeries(settings.data_directory / "series.db")
     from cloud.adapters.series_influx import InfluxSeries  # noqa: PLC0415  # only where it is used
 
-    return InfluxSeries(
+    store = InfluxSeries(
         url=settings.influxdb_url, token=settings.influxdb_token.get_secret_value(), org=settings.influxdb_org,
         bucket=settings.influxdb_bucket,
     )  # fmt: skip
+    if not settings.influxdb_rollup:
+        return store
+    name = roles[0] if len(roles) == 1 else "all"
+    return TrackedSeries(store, TouchedWindows(settings.data_directory / f"rollup-{name}.json"))

@@ -12,6 +12,8 @@ from fleet.incident import CallState
 HELP: Final = "help"
 SYNTHETIC: Final = "synthetic"
 ATTEMPTS_MAX: Final = 500
+# By name, not as "anything but cleared": so the index finds the few among all that ever were.
+_is_open = call.c.state.in_([state.value for state in CallState if state is not CallState.CLEARED])
 
 
 def _lines() -> Select[Any]:
@@ -28,8 +30,7 @@ def calls(
     """Newest first; `is_open` False gives the history of cleared ones, None both."""
     statement = _lines().where(call.c.purpose != SYNTHETIC)
     if is_open is not None:
-        cleared = call.c.state == CallState.CLEARED.value
-        statement = statement.where(~cleared if is_open else cleared)
+        statement = statement.where(_is_open if is_open else call.c.state == CallState.CLEARED.value)
     if device_id is not None:
         statement = statement.where(call.c.device_id == device_id)
     if before is not None:
@@ -40,7 +41,7 @@ def calls(
 def open_calls(tx: Connection, after: str | None, limit: int) -> list[Row[Any]]:
     """Calls that are not cleared: those that nobody accepted first, then who has waited longest. `after` is a mark."""
     place = (case((call.c.state == CallState.CALLING.value, 0), else_=1), call.c.pressed_at, call.c.id)
-    statement = _lines().where(call.c.state != CallState.CLEARED.value, call.c.purpose == HELP)
+    statement = _lines().where(_is_open, call.c.purpose == HELP)
     if after is not None:
         statement = statement.where(tuple_(*place) > tuple_(*place_of(after, 2)))
     return list(tx.execute(statement.order_by(*place).limit(limit)))

@@ -25,9 +25,12 @@ from cloud.synthetic import is_real
 from cloud.tables import alarm, call, command, device, event, quarantine, twin, work_order
 from fleet.incident import AlarmState, CallState, OrderState
 
-CALL_OPEN = call.c.state.not_in([CallState.IDLE.value, CallState.CLEARED.value])
-ALARM_OPEN = alarm.c.state != AlarmState.NORMAL.value
-ORDER_OPEN = work_order.c.state.not_in([OrderState.DONE.value, OrderState.CANCELLED.value])
+# By name, not as "anything but": so the indices find the few among all that ever were.
+CALL_OPEN = call.c.state.in_([one.value for one in CallState if one not in {CallState.IDLE, CallState.CLEARED}])
+ALARM_OPEN = alarm.c.state.in_([one.value for one in AlarmState if one is not AlarmState.NORMAL])
+ORDER_OPEN = work_order.c.state.in_(
+    [one.value for one in OrderState if one not in {OrderState.DONE, OrderState.CANCELLED}]
+)
 PAYLOAD_SHOWN_BYTES = 512
 
 

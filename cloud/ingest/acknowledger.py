@@ -31,8 +31,15 @@ class Acknowledger:
         self._ready: dict[str, AckDraft] = {}
         self._later: OrderedDict[str, float] = OrderedDict()  # device → real time of its coalesced acknowledgement
         self._told_s: dict[str, float] = {}
+        self._topics: dict[str, str] = {}
         self._welcomes: list[Downstream] = []
         self._trusted: dict[str, tuple[str, ...]] = {}  # device → key ids that its last hello listed
+
+    def forget(self) -> None:
+        """The lanes are about to be loaded anew, perhaps others: nothing that waits here is known to be ours."""
+        self._ready, self._welcomes = {}, []
+        self._later.clear()
+        self._told_s.clear()
 
     def welcome(
         self, lane: DeviceLane, nonce: str, now_ms: int, trusted: Collection[str] = (), emergency_digest: str = ""
@@ -90,14 +97,27 @@ class Acknowledger:
             device_id, at_s = next(iter(self._later.items()))
             if at_s > real_s:
                 break
-            del self._later[device_id]
-            messages += self._acknowledge(lanes[device_id], AckDraft(), real_s)
+            messages.append(self._acknowledge_telemetry(lanes[device_id], real_s))
         return messages
+
+    def _acknowledge_telemetry(self, lane: DeviceLane, real_s: float) -> Downstream:
+        """Nothing but telemetry, at up to one per device and second: a signature would cost more than the rest."""
+        device_id = lane.device_id
+        self._later.pop(device_id, None)
+        self._told_s[device_id] = real_s
+        acknowledgement = Acknowledgement(lane.generation, {Lane.TELEMETRY: lane.telemetry_committed_seq})
+        return Downstream(self._topic(device_id), encode(acknowledgement))
+
+    def _topic(self, device_id: str) -> str:
+        topic = self._topics.get(device_id)
+        if topic is None:
+            topic = self._topics[device_id] = down(device_id, DownChannel.ACK)
+        return topic
 
     def _acknowledge(self, lane: DeviceLane, draft: AckDraft, real_s: float) -> list[Downstream]:
         self._later.pop(lane.device_id, None)
         self._told_s[lane.device_id] = real_s
-        topic = down(lane.device_id, DownChannel.ACK)
+        topic = self._topic(lane.device_id)
         parts = range(0, max(1, len(draft.refused)), REFUSED_PER_ACK_MAX)
         acknowledgements = [
             Acknowledgement(
@@ -112,7 +132,7 @@ class Acknowledger:
         if draft.urgent or draft.signed or draft.refused:
             keys = self._keys.for_command(self._trusted.get(lane.device_id, ()))
             acknowledgements = [sign_acknowledgement(item, lane.device_id, *keys) for item in acknowledgements]
-        else:  # nothing but telemetry, at up to one per device and second: a signature would cost more than the rest
+        else:
             telemetry = {Lane.TELEMETRY: lane.marks()[Lane.TELEMETRY]}
             acknowledgements = [msgspec.structs.replace(item, marks=telemetry) for item in acknowledgements]
         return [Downstream(topic, encode(item)) for item in acknowledgements]

@@ -16,11 +16,14 @@ from sqlalchemy.exc import OperationalError
 
 from cloud.ports import Database
 from cloud.tables import shard_lease
+from fleet.clock import MILLISECONDS_PER_SECOND
 
 _log = structlog.get_logger(__name__)
 
 LEASE_S: Final = 15.0
+"""Unless told otherwise (`FLEET_LEASE_S`)."""
 RENEW_S: Final = 4.0
+"""For a lease of `LEASE_S`; in proportion for others."""
 RETRY_S: Final = 0.5
 
 _c = shard_lease.c
@@ -41,28 +44,36 @@ class _HeldError(Exception):
 class Leases:
     """The shards of one ingester. `owner` is stable across its restarts (it names the spool)."""
 
-    def __init__(self, database: Database, owner: str, real_now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, database: Database, owner: str, real_now_ms: Callable[[], int], lease_s: float = LEASE_S
+    ) -> None:
+        self._lease_ms = round(lease_s * MILLISECONDS_PER_SECOND)
         self._database = database
         self._owner = owner
         self._real_now_ms = real_now_ms
         self._fence = 0
         self.shards: frozenset[int] = frozenset()
 
-    async def take(self, shards: Collection[int]) -> None:
-        """Wait until all of `shards` are ours."""
+    async def take(self, shards: Collection[int], given_up: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until all of `shards` are ours; False, with nothing changed, if they were `given_up` meanwhile.
+
+        Who shares must be able to give up: another may hold what it asks for as its own share, and for ever.
+        """
         wanted = sorted(shards)
         waited = False
-        while True:
+        while not given_up():
             try:
                 await self._database.read(lambda tx: self._require_free(tx, wanted))  # a look disturbs nobody's commits
                 self._fence = await self._database.write(lambda tx: self._try_take(tx, wanted))
-                break
             except _HeldError:
                 if not waited:
                     _log.warning("another ingester holds our shards; waiting for its lease to run out")
                     waited = True
                 await asyncio.sleep(RETRY_S)
-        self.shards = frozenset(wanted)
+            else:
+                self.shards = frozenset(wanted)
+                return True
+        return False
 
     def _require_free(self, tx: Connection, shards: list[int]) -> None:
         foreign = (_c.owner != self._owner) & (_c.lease_until >= self._real_now_ms())
@@ -85,7 +96,7 @@ class Leases:
                 {
                     "owner": self._owner,
                     "fence": fence,
-                    "until": now_ms + round(LEASE_S * 1000),
+                    "until": now_ms + self._lease_ms,
                     "shard": shard,
                     "now": now_ms,
                 },
@@ -108,7 +119,7 @@ class Leases:
     async def keep(self) -> None:
         """Renew until cancelled. A database that is away for a while ends nothing: the fence decides, not the clock."""
         while True:
-            await asyncio.sleep(RENEW_S)
+            await asyncio.sleep(RENEW_S * self._lease_ms / MILLISECONDS_PER_SECOND / LEASE_S)
             try:
                 await self._database.write(self._renew)
             except OperationalError as error:
@@ -125,4 +136,4 @@ class Leases:
 
     def _renew(self, tx: Connection) -> None:
         self.check(tx)
-        tx.execute(_SET_UNTIL, {**self._names(), "b_until": self._real_now_ms() + round(LEASE_S * 1000)})
+        tx.execute(_SET_UNTIL, {**self._names(), "b_until": self._real_now_ms() + self._lease_ms})

@@ -1,16 +1,22 @@
 """Compiles a kind's alarm table into one cheap function."""
 
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import BaseModel
 
+from cloud.model import DeviceLane
 from cloud.rules.timed_alarms import timed_alarms
 from fleet.incident import Priority
-from fleet.kind import AlarmDefinition, Condition, Flag, Kind, Text, Threshold, When
+from fleet.kind import AlarmDefinition, Condition, Flag, Kind, Need, Text, Threshold, When
 
 Judge = Callable[[Any, int], int]
 """(state, bits true before) → bits true now; bit n belongs to the n-th alarm of the table."""
+
+Needs = Callable[[Any, int], Sequence[Need]]
+Quiet = Callable[[DeviceLane, int], bool]
+"""(lane, time of its reading) → nothing follows from it."""
 
 SILENT: Final = "silent"
 NO_READINGS: Final = "no_readings"
@@ -51,6 +57,45 @@ def compile_conditions(conditions: Sequence[Condition], reading: type[BaseModel]
     exec(compile(source, "<alarm table>", "exec"), names)  # noqa: S102  # see the docstring
     judge: Judge = names["judge"]
     return judge
+
+
+def compile_quiet(conditions: Sequence[Condition], reading: type[BaseModel], needs: Needs, *, watched: bool) -> Quiet:
+    """Whether a reading leaves everything as it was, of a device that was well before: most of them, most of the time.
+
+    Compiled like the table, in one expression: no condition is true now, so that no deadband matters, and no work is
+    open or asked for. `watched`: the kind has a button, whose supervision must have begun.
+    """
+    names: dict[str, Any] = {"needs": needs}
+    loud = ["desk.mask", "desk.missed", "desk.needs", "reading is None"]
+    if watched:
+        loud.append("not desk.button.watched_since")
+    for index, condition in enumerate(conditions):
+        if isinstance(condition, When):
+            names[f"when_{index}"] = condition.predicate
+            loud.append(f"when_{index}(state)")
+        elif isinstance(condition, Flag) and condition.value is None:
+            loud.append(f"reading.{condition.field} is None")
+        elif isinstance(condition, Flag):
+            names[f"value_{index}"] = condition.value
+            loud.append(f"reading.{condition.field} == value_{index}")
+        else:
+            loud.append(_quick_threshold(condition, reading))
+    loud.append("needs(state, at)")
+    source = (
+        "def quiet(lane, at):\n    desk, state = lane.desk, lane.state\n    reading = state.reading\n"
+        f"    return not ({' or '.join(loud)})"
+    )
+    exec(compile(source, "<quiet>", "exec"), names)  # noqa: S102  # as above
+    quiet: Quiet = names["quiet"]
+    return quiet
+
+
+def _quick_threshold(condition: Threshold, reading: type[BaseModel]) -> str:
+    """Whether it is true without a look at its deadband."""
+    sign, limit = (">", condition.above) if condition.above is not None else ("<", condition.below)
+    test = f"reading.{condition.field} {sign} {float(limit or 0.0)!r}"
+    may_be_missing = type(None) in typing.get_args(reading.model_fields[condition.field].annotation)
+    return f"reading.{condition.field} is not None and {test}" if may_be_missing else test
 
 
 def _threshold_lines(condition: Threshold, bit: int) -> list[str]:

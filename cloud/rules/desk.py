@@ -122,9 +122,12 @@ class Desk(msgspec.Struct):
     """Raw conditions of the kind's table as bits: the hot path compares it and is done."""
 
 
+_encoder = msgspec.json.Encoder()
+
+
 def encode_desk(desk: Desk) -> str:
     """JSON for the twin row."""
-    return msgspec.json.encode(desk).decode()
+    return _encoder.encode(desk).decode()
 
 
 def decode_desk(text: str) -> Desk:

@@ -17,13 +17,16 @@ from cloud.rules.conditions import (
     LINK_ALARMS,
     NO_READINGS,
     SILENT,
+    Quiet,
     check_parents,
     compile_conditions,
+    compile_quiet,
     link_alarms,
 )
 from cloud.rules.desk import AlarmStatus, Desk, decode_desk, encode_desk
 from cloud.rules.links import Limits
 from cloud.rules.moves import RULES, identity, move_alarm
+from cloud.rules.timed_alarms import timed_alarms
 from fleet.clock import MILLISECONDS_PER_SECOND
 from fleet.envelope import Hello
 from fleet.incident import ALARM, ALARM_TRUE, AlarmEvent, AlarmState, AlarmView, CallState
@@ -49,8 +52,10 @@ class _Rulebook:
         self.parents_first = tuple(sorted(enumerate(self.definitions), key=lambda pair: self._depth(pair[1].key)))
         self.limits = Limits.of(kind, self.by_key, speed)
         self.sensors = {sensor.alarm_key: sensor for sensor in getattr(module, "SENSORS", ())}
-        self.judge = compile_conditions([definition.condition for definition in self.definitions], kind.reading)
+        conditions = [definition.condition for definition in self.definitions]
+        self.judge = compile_conditions(conditions, kind.reading)
         self.needs = module.needs
+        self.quiet = compile_quiet(conditions, kind.reading, module.needs, watched=bool(timed_alarms(kind)))
         self.call_steps: Mapping[str, CallStep] = module.call_steps()
         self.call_feedback = module.call_feedback
 
@@ -64,6 +69,9 @@ class Rules:
     def __init__(self, kinds: Mapping[str, Kind], speed: float = 1.0) -> None:
         """`speed` of business time."""
         self._books = {name: _Rulebook(kind, devices.role(name, "rules"), speed) for name, kind in kinds.items()}
+
+        self.quiet: Mapping[str, Quiet] = {name: book.quiet for name, book in self._books.items()}
+        """By kind: `on_reading` need not be called for a reading after which this holds."""
 
     encode_desk = staticmethod(encode_desk)
 
@@ -81,8 +89,11 @@ class Rules:
         """Nothing is wrong yet."""
         return Desk()
 
-    def on_reading(self, lane: DeviceLane, at: int, now_ms: int, decisions: Decisions) -> None:
-        """After each reading: the alarms of its kind's table, then what work the state asks for."""
+    def on_reading(self, lane: DeviceLane, at: int, now_ms: int, decisions: Decisions) -> bool:
+        """After each reading: the alarms of its kind's table, then what work the state asks for.
+
+        Returns whether a condition of the table changed.
+        """
         book = self._books[lane.kind]
         desk: Desk = lane.desk
         state, before = lane.state, desk.mask
@@ -93,6 +104,7 @@ class Rules:
             self._alive(lane, book, now_ms, decisions)
         if desk.needs or book.needs(state, at):
             self._needs(lane, book, at, decisions)
+        return mask != before
 
     def on_event(self, accepted: Accepted, now_ms: int, decisions: Decisions) -> None:
         """After each event: its step of the emergency call, then alarms and work as after a reading."""

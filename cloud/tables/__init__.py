@@ -18,6 +18,7 @@ from cloud.tables.crew_work import (
 from cloud.tables.delivery import contact_point, delivery_attempt, notification_preference, personal_quota
 from cloud.tables.devices import command, device, event, gap, intent, quarantine, shard_lease, spool_mark, twin
 from cloud.tables.duty import calendar_feed, crew, crew_member, duty_finding, duty_handover, duty_plan, shift
+from cloud.tables.history import FOLLOWED, command_step, history_mark, history_sample, ride_step
 from cloud.tables.identity import certificate, claim, enrolment, renewal
 from cloud.tables.incidents import (
     alarm,
@@ -37,6 +38,7 @@ from cloud.tables.supervision import proof_test, substitute_measure
 
 __all__ = [
     "APPEND_ONLY",
+    "FOLLOWED",
     "alarm",
     "alarm_transition",
     "append_only_statements",
@@ -47,6 +49,7 @@ __all__ = [
     "certificate",
     "claim",
     "command",
+    "command_step",
     "contact_point",
     "crew",
     "crew_member",
@@ -64,6 +67,8 @@ __all__ = [
     "event",
     "gap",
     "hiding",
+    "history_mark",
+    "history_sample",
     "idempotency",
     "inbox",
     "incident",
@@ -89,6 +94,7 @@ __all__ = [
     "quarantine",
     "renewal",
     "ride",
+    "ride_step",
     "session",
     "shard_lease",
     "shift",

@@ -59,6 +59,12 @@ event = table(
     Column("time_quality", Text, nullable=False, server_default=""),  # fleet.envelope.TimeQuality
     UniqueConstraint("device_id", "event_id"),
     Index("event_by_device", "device_id", "occurred_at"),
+    Index(  # few of many: what restockers did, looked for by the history
+        "event_of_visits",
+        "received_at",
+        sqlite_where=text("type = 'restocked'"),
+        postgresql_where=text("type = 'restocked'"),
+    ),
 )
 
 gap = table(  # ranges a device declared as evicted: lost on purpose, never silently

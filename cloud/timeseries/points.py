@@ -32,6 +32,7 @@ class Point(msgspec.Struct, gc=False):
     device_id: str
     at_ns: int
     fields: dict[str, Any]
+    tags: tuple[tuple[str, str], ...] = ()
 
 
 class _OnlyKind(msgspec.Struct):
@@ -62,12 +63,15 @@ class ReadingPlan:
 
     def __init__(self, kind: str, model: type[BaseModel]) -> None:
         columns: dict[str, Any] = {_AT: int}
+        self.columns: dict[str, type] = {}
+        """Type of each field; `list` where only its length is kept."""
         self._counted: list[str] = []
         for name, field in model.model_fields.items():
             column_type = _column_type(field.annotation)
             if name == _AT or column_type is None:
                 continue
             columns[name] = column_type | None
+            self.columns[name] = get_origin(column_type) or column_type
             if get_origin(column_type) is list:
                 self._counted.append(name)
         # A TypedDict is decoded straight into the dict that becomes the point's fields; unknown keys are skipped.
@@ -108,17 +112,26 @@ class PointMaker:
             UnusableRecordError: not an envelope, an unknown kind, or a payload that no longer fits.
         """
         try:
-            kind = _peek(raw)
-            plan = self._plans.get(kind)
-            if plan is None:
-                plan = self._plans[kind] = ReadingPlan(kind, kind_named(kind).reading)
-            return plan.points(raw)
+            return self._plan(_peek(raw)).points(raw)
         except UnknownKindError as error:
             raise UnusableRecordError(str(error)) from error
         except KeyError as error:
             raise UnusableRecordError(f"a reading without {error}") from error
         except ValueError as error:  # msgspec's errors are ValueErrors
             raise UnusableRecordError(str(error)) from error
+
+    def columns(self, kind: str) -> dict[str, type]:
+        """Types of a kind's fields; raises UnusableRecordError."""
+        try:
+            return self._plan(kind).columns
+        except UnknownKindError as error:
+            raise UnusableRecordError(str(error)) from error
+
+    def _plan(self, kind: str) -> ReadingPlan:
+        plan = self._plans.get(kind)
+        if plan is None:
+            plan = self._plans[kind] = ReadingPlan(kind, kind_named(kind).reading)
+        return plan
 
 
 def _peek(raw: bytes) -> str:

@@ -8,7 +8,9 @@ positions only grow; a segment's file name is the position of its first byte.
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+import sys
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -18,6 +20,7 @@ MAGIC: Final = b"GXSP"
 _HEADER: Final = struct.Struct("<4sIII")
 _CHECKED: Final = struct.Struct("<II")  # the part of the header that the checksum covers
 HEADER_BYTES: Final = _HEADER.size
+_NO_HEADER: Final = bytes(HEADER_BYTES)
 _RECORD_TABLE_BYTES: Final = 12
 SUFFIX: Final = ".spool"
 _NAME_DIGITS: Final = 20
@@ -51,15 +54,25 @@ def segment_positions(directory: Path) -> list[int]:
     return sorted(int(path.stem) for path in directory.glob(f"*{SUFFIX}") if path.stem.isdigit())
 
 
-def encode_frame(envelopes: Sequence[bytes], received_at_ms: Sequence[int]) -> bytes:
+def encode_frame(envelopes: Sequence[bytes], received_at_ms: Sequence[int]) -> bytearray:
     """One batch as it is written; both sequences have the same length."""
     count = len(envelopes)
     if len(received_at_ms) != count:
         raise ValueError(f"{count} envelopes but {len(received_at_ms)} times")
-    tables = struct.pack(f"<{count}I{count}Q", *map(len, envelopes), *received_at_ms)
-    body = b"".join([tables, *envelopes])
-    checked = _CHECKED.pack(len(body), count)
-    return b"".join([MAGIC, crc32(body, crc32(checked)).to_bytes(4, "little"), checked, body])
+    tables = _table("I", map(len, envelopes)), _table("Q", received_at_ms)
+    frame = bytearray().join([_NO_HEADER, *tables, *envelopes])  # the hot path: every byte is copied once
+    checked = _CHECKED.pack(len(frame) - HEADER_BYTES, count)
+    checksum = crc32(memoryview(frame)[HEADER_BYTES:], crc32(checked))
+    frame[:HEADER_BYTES] = MAGIC + checksum.to_bytes(4, "little") + checked
+    return frame
+
+
+def _table(code: str, numbers: Iterable[int]) -> bytes:
+    """Little-endian unsigned integers, of 4 bytes (`I`) or 8 (`Q`) each."""
+    table = array(code, numbers)
+    if sys.byteorder == "big":
+        table.byteswap()
+    return table.tobytes()
 
 
 def frame_at(data: bytes, offset: int) -> Frame | None:

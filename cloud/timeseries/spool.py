@@ -111,6 +111,12 @@ class Spool:
         """Used share of `bytes_max`; an alarm belongs to 0.8."""
         return self.used_bytes / self._bytes_max
 
+    @property
+    def spare_bytes(self) -> int:
+        """What may still be written to its file system before it refuses; below 0 it refuses now."""
+        disk = os.statvfs(self._directory)
+        return disk.f_bavail * disk.f_frsize - self._free_bytes_min
+
     # --- writing -----------------------------------------------------------------------------------------------
 
     def append(self, envelopes: Sequence[bytes], received_at_ms: Sequence[int]) -> int:
@@ -236,7 +242,7 @@ class Spool:
         self.statistics.batches_refused += 1
         raise SpoolFullError(reason)
 
-    def _write(self, frame: bytes) -> None:
+    def _write(self, frame: bytearray) -> None:
         rest = memoryview(frame)
         while rest:
             rest = rest[os.write(self._file, rest) :]

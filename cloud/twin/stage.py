@@ -14,6 +14,8 @@ from cloud.model import Accepted, DeviceLane
 from fleet.envelope import Hello, Status
 from fleet.kind import DeviceState, Kind
 
+_encoder = msgspec.json.Encoder()
+
 
 class Twin:
     """The stage; pure apart from the lanes it is given to change."""
@@ -53,6 +55,8 @@ class Twin:
     def on_hello(lane: DeviceLane, hello: Hello, now_ms: int) -> None:
         """Whoever says hello is connected, also if nobody listened when it said so; it repeats the hello alone."""
         presence = lane.presence
+        if hello.firmware != presence.firmware:
+            presence.firmware_before, presence.firmware_at = presence.firmware, now_ms
         presence.hello_at, presence.firmware, presence.boots = now_ms, hello.firmware, hello.boots
         if not lane.online:
             lane.online, lane.link_changed_at = True, now_ms
@@ -72,9 +76,10 @@ class Twin:
 
     def encode_state(self, state: DeviceState) -> str:
         """JSON for the twin row."""
-        if hasattr(state.reading, "model_dump"):  # a message that took the slow way carries pydantic readings
-            state = msgspec.structs.replace(state, reading=state.reading.model_dump(mode="json"))
-        return msgspec.json.encode(state).decode()
+        reading = state.reading
+        if reading is not None and not isinstance(reading, msgspec.Struct):  # it took the slow way: pydantic's
+            state = msgspec.structs.replace(state, reading=reading.model_dump(mode="json"))
+        return _encoder.encode(state).decode()
 
     def decode_state(self, kind: str, text: str) -> DeviceState:
         """The state from its row; its reading becomes readable by attribute again."""

@@ -22,6 +22,7 @@ from cloud.members.endpoints import router as members_router
 from cloud.members.service import MemberService
 from cloud.notifications.endpoints import router as notifications_router
 from cloud.planning.endpoints import router as planning_router
+from cloud.platform_alerts.endpoints import router as platform_alerts_router
 from cloud.rides.endpoints import router as rides_router
 from cloud.roster.endpoints import router as roster_router
 from cloud.settings import CloudSettings
@@ -40,7 +41,7 @@ API_ROUTERS: Final = (
     maintenance_router, incidents_router,
     members_router, devices_router, alarms_router, calls_router, supervision_router, work_orders_router,
     planning_router, rides_router, meals_router,
-    wallet_router, inbox_router, notifications_router, enrolment_router, roster_router,
+    wallet_router, inbox_router, notifications_router, enrolment_router, roster_router, platform_alerts_router,
 )  # fmt: skip
 
 

@@ -52,7 +52,7 @@ async def stream(
 async def _events(
     request: Request, person: Person, changes: Changes, sessions: Sessions, clock: Clock, stopping: anyio.Event
 ) -> AsyncIterator[dict[str, Any]]:
-    with changes.subscribe() as subscription:
+    with changes.subscribe(of_page=True) as subscription:
         yield _event("hello", {})
         checked_s = clock.monotonic_s()
         while not stopping.is_set():

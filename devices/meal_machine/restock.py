@@ -86,7 +86,7 @@ def sellable_by_sku(reading: Any) -> dict[str, int]:
     return stock
 
 
-def _shares(state: State, now_ms: int) -> dict[str, float]:
+def shares(state: State, now_ms: int) -> dict[str, float]:
     """What part of the machine's sales each meal of the menu has."""
     rates = {}
     for sku in {slot.sku for slot in state.reading.slots}:
@@ -104,7 +104,7 @@ def _pick_list(state: State, stock: Mapping[str, int], visit_ms: int) -> dict[st
     sold = state.habit.expected(state.reading.at, max(0, visit_ms - state.reading.at) / MS_PER_HOUR)
     wanted = state.habit.expected(visit_ms, COVER_HOURS)
     picked = {}
-    for sku, share in _shares(state, visit_ms).items():
+    for sku, share in shares(state, visit_ms).items():
         left = max(0, stock.get(sku, 0) - round(sold * share))
         picked[sku] = order_up_to(wanted * share, capacity[sku]) - left
     return {sku: count for sku, count in sorted(picked.items()) if count > 0}

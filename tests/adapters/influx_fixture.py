@@ -27,11 +27,17 @@ http {{
   map $http_authorization $token_ok {{ default 0; "Token {token}" 1; }}
   server {{
     listen 127.0.0.1:{port};
-    client_max_body_size 25m;
+    client_max_body_size 25m; client_body_buffer_size 25m;  # in memory: workers have no right to the folder
     location = /api/v2/write {{
       if ($token_ok = 0) {{ return 401 '{{"code":"unauthorized","message":"unauthorized access"}}'; }}
       {fault}
       rewrite ^ /write?db=$db_1x&precision=$precision_1x? break;
+      proxy_set_header Authorization "";
+      proxy_pass http://127.0.0.1:{influx_port};
+    }}
+    location = /write {{
+      if ($token_ok = 0) {{ return 401 '{{"code":"unauthorized","message":"unauthorized access"}}'; }}
+      {fault}
       proxy_set_header Authorization "";
       proxy_pass http://127.0.0.1:{influx_port};
     }}
@@ -83,9 +89,10 @@ class InfluxBehindNginx:
         return f"http://127.0.0.1:{self.port}"
 
     def create_database(self, name):
-        urllib.request.urlopen(
+        with urllib.request.urlopen(
             f"http://127.0.0.1:{self._influx_port}/query", data=f"q=CREATE DATABASE {name}".encode(), timeout=20
-        ).close()
+        ) as answer:
+            answer.read()  # it says 200 before it begins
 
     def start_database(self):
         """Start (again) on the same data."""

@@ -5,8 +5,22 @@ import json
 from prometheus_client import CollectorRegistry, generate_latest
 from sqlalchemy import func, insert, select
 
-from cloud import history
-from cloud.tables import audit, call, command, event, idempotency, inbox, intent, outbox, person, proof_test, session
+from cloud.history import bounds as history
+from cloud.tables import (
+    audit,
+    call,
+    command,
+    command_step,
+    event,
+    history_mark,
+    idempotency,
+    inbox,
+    intent,
+    outbox,
+    person,
+    proof_test,
+    session,
+)
 from cloud.watch import Condition, Watch
 
 pytest_plugins = ("tests.adapters.postgres_fixture",)
@@ -111,6 +125,7 @@ async def test_what_is_done_and_old_goes_and_nothing_else(database, monkeypatch)
     def fill(tx):
         tx.execute(insert(event), [_event(f"e{n}", ancient) for n in range(5)] + [_event("young", old)])
         tx.execute(insert(command), [_command("ended", "succeeded", ancient), _command("open", "accepted", ancient)])
+        tx.execute(insert(command), [_command("younger", "accepted", old)])
         tx.execute(
             insert(outbox),
             [
@@ -149,9 +164,18 @@ async def test_what_is_done_and_old_goes_and_nothing_else(database, monkeypatch)
     await database.write(fill)
     deleted = await history.prune(database, Clock(), 400, 30)
     assert deleted == {
-        "event": 5, "command": 1, "outbox": 1, "proof_test": 3, "inbox": 1, "intent": 1, "idempotency": 1, "session": 1,
+        "command_step": 2, "event": 5, "command": 1, "outbox": 1, "proof_test": 3, "inbox": 1, "intent": 1,
+        "idempotency": 1, "session": 1,
     }  # fmt: skip
-    assert await database.read(lambda tx: list(tx.scalars(select(command.c.id)))) == ["open"]
+    assert await database.read(lambda tx: list(tx.scalars(select(command.c.id)))) == ["open", "younger"]
     assert await database.read(lambda tx: list(tx.scalars(select(session.c.token_hash)))) == ["live"]
     assert await database.read(lambda tx: tx.scalar(select(func.count()).select_from(audit))) == 1
     assert await history.prune(database, Clock(), 400, 30) == {}
+
+    def follow(tx):
+        # Of the younger one: no step goes before it is in the series.
+        (step,) = tx.scalars(select(command_step.c.id))
+        tx.execute(insert(history_mark).values(name="command_step", position=step))
+
+    await database.write(follow)
+    assert await history.prune(database, Clock(), 400, 30) == {"command_step": 1}

@@ -16,6 +16,7 @@ PUBLIC = {
     "POST /api/v1/session", "GET /login", "POST /login", "GET /language/{language}", "GET /healthz", "GET /readyz",
     "GET /metrics", "GET /api/v1/openapi.json", "GET /api/v1/enrolments/authority", "POST /api/v1/enrolments",
     "GET /api/v1/enrolments/{enrolment_id}", "GET /api/v1/roster/calendar.ics", "GET /service-worker.js",
+    "POST /api/v1/platform-alerts",
 }  # fmt: skip
 STREAM = "/api/v1/stream"  # stays open; tested on its own
 EVERYBODY = {Role.EMPLOYEE, Role.CREW, Role.ADMIN}

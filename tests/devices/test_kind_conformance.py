@@ -12,6 +12,7 @@ from fleet.envelope import Lane
 from fleet.incident import Priority
 from fleet.kind import Flag, Panel, Text, Threshold, When, literal_of
 from fleet.messages import Command, Event, Reading
+from fleet.series import measurement_named
 from fleet.topics import is_device_id
 from fleet.units import UNITS, label_of
 
@@ -175,13 +176,20 @@ def test_conditions_refer_to_real_fields(kind_name):
 @pytest.mark.parametrize("kind_name", KIND_NAMES)
 def test_panels_refer_to_real_fields(kind_name):
     fields = devices.kind_named(kind_name).reading.model_fields
-    panels = devices.role(kind_name, "panels").PANELS
-    assert panels
-    for panel in panels:
+    role = devices.role(kind_name, "panels")
+    assert role.PANELS
+    for panel in (*role.PANELS, *getattr(role, "DEVICE_PANELS", ())):
         assert isinstance(panel, Panel)
         assert_both_languages(panel.title)
         assert_both_languages(panel.description)
-        assert panel.fields
+        assert bool(panel.fields) != bool(panel.groups)
+        for group in panel.groups:
+            assert_both_languages(group.title)
+            assert {where.name for where in group.where} <= fields.keys()
+        if panel.measurement:
+            known = {field.name for field in measurement_named(panel.measurement).fields}
+            assert set(panel.fields) <= known, panel.title.en
+            continue
         for name in panel.fields:
             assert name in fields, f"{panel.title.en}: {name}"
             numeric = is_number(fields[name].annotation) or fields[name].annotation is bool

@@ -206,7 +206,7 @@ class Installation:
 
     def owners(self):
         return self.database.read_here(
-            lambda tx: Counter(tx.scalars(text("SELECT owner FROM shard_lease WHERE lease_until > 0")))
+            lambda tx: Counter(tx.scalars(text("SELECT owner FROM shard_lease WHERE lease_until > 0 AND shard < 64")))
         )
 
     def in_series(self, *directories):
@@ -215,7 +215,8 @@ class Installation:
         for directory in directories:
             connection = sqlite3.connect(f"file:{directory / 'series.db'}?mode=ro", uri=True)
             rows = connection.execute(
-                "SELECT device_id, json_extract(fields, '$.message_seq') FROM point JOIN series ON id = series_id"
+                "SELECT device_id, json_extract(fields, '$.message_seq') FROM point JOIN series ON id = series_id "
+                "WHERE json_extract(fields, '$.message_seq') IS NOT NULL"
             )
             for device_id, seq in rows:
                 found[device_id].add(seq)

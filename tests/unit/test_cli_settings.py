@@ -11,7 +11,7 @@ from cli_support import fleet, one_line
 from cli import settings_errors
 from cli.clock import real_now_ms
 from cli.demo.command import parse_duration
-from cli.doctor import DAY_MS
+from cli.doctor.sql import DAY_MS
 from cli.serve import _summary
 from cloud.adapters.sql.database import SqlDatabase
 from cloud.adapters.sql.migrate import upgrade

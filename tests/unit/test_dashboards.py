@@ -1,16 +1,19 @@
-"""The Grafana boards: complete, consistent with the kinds and their alarms, and equal to the golden copies."""
+"""How boards are put together: scales, drawings, refusals, a new kind by its folder, and the golden copies."""
 
 import json
-from typing import Annotated
+from typing import Annotated, get_args
 
 import pytest
 
 import devices
-from dashboards import build, golden, influxql, panels, scales
+from dashboards import build, frame, golden, influxql, kind_rows, limits, panels, scales
+from dashboards.check import faults_of
 from devices import kinds
+from fleet import series
 from fleet.incident import Priority
 from fleet.kind import AlarmDefinition, Kind, Panel, Text, Threshold, When
 from fleet.messages import Reading
+from fleet.panel import Group, Where
 from fleet.units import UNITS, labelled, measured
 
 
@@ -31,15 +34,19 @@ def test_golden_copies_are_current(boards, language):
         assert golden.text_of(board) == present[uid], f"{uid} changed: look at it, then run `make boards`"
 
 
-def test_every_kind_has_a_board_and_there_is_an_overview(boards):
-    assert set(boards) == {build.OVERVIEW_UID, *map(build.uid_of, kinds())}
-    for uid, board in boards.items():
-        assert board["uid"] == uid
-        assert len(uid) <= 40  # Grafana's own limit
+def test_there_are_four_tiers(boards):
+    of_kinds = [uid(name) for name in kinds() for uid in (build.uid_of, build.device_uid_of)]
+    assert set(boards) == {build.OVERVIEW_UID, build.OPERATIONS_UID, *of_kinds}
+    for board in boards.values():
         assert 0 < len(board["panels"]) <= build.PANELS_MAX
+        assert set("?？") & set(board["description"]), f"{board['title']}: which question does it answer?"
 
 
-def test_panels_do_not_overlap_and_stay_on_the_board(boards):
+def test_boards_and_the_links_between_them_are_whole(boards):
+    assert faults_of(boards) == []
+
+
+def test_panels_do_not_overlap_and_leave_no_ragged_edge(boards):
     for uid, board in boards.items():
         taken = set()
         for panel in board["panels"]:
@@ -49,64 +56,17 @@ def test_panels_do_not_overlap_and_stay_on_the_board(boards):
                 for column in range(position["x"], position["x"] + position["w"])
                 for row in range(position["y"], position["y"] + position["h"])
             }
-            assert position["x"] + position["w"] <= build.BOARD_WIDTH, (uid, panel["title"])
             assert not cells & taken, (uid, panel["title"])
             taken |= cells
-
-
-def test_ids_are_unique_and_variables_are_defined(boards):
-    for board in boards.values():
-        ids = [panel["id"] for panel in board["panels"]]
-        assert ids == sorted(set(ids))
-        variables = {variable["name"] for variable in board["templating"]["list"]}
-        text = json.dumps(board["panels"])
-        assert "datasource" in variables
-        assert ("${device:regex}" in text) == ("device" in variables)
-
-
-def test_texts_are_in_the_boards_language(boards, language):
-    for board in boards.values():
-        for panel in board["panels"]:
-            chinese = any("\u4e00" <= character <= "\u9fff" for character in panel["title"])
-            assert chinese == (language == "zh"), panel["title"]
-            assert panel["description"]
-
-
-def test_every_query_names_its_kind_and_existing_fields(boards):
-    for kind in kinds().values():
-        for panel in boards[build.uid_of(kind.name)]["panels"]:
-            for target in panel["targets"]:
-                assert f'FROM "{kind.name}"' in target["query"]
-                assert target["rawQuery"] is True
-                assert target["datasource"]["type"] == "influxdb"
-                assert any(f'("{field}")' in target["query"] for field in kind.reading.model_fields)
-
-
-def test_every_alarm_limit_of_a_shown_field_is_drawn(boards, language):
-    for kind in kinds().values():
-        limits = [alarm for alarm in build.alarms_of(kind) if isinstance(alarm.condition, Threshold)]
-        drawn = {panel["title"]: panel for panel in boards[build.uid_of(kind.name)]["panels"]}
-        for panel in build.panels_of(kind):
-            board_panel = drawn[panel.title.in_language(language)]
-            values = {step["value"] for step in _steps(board_panel)}
-            for alarm in limits:
-                if alarm.condition.field in panel.fields:
-                    limit = alarm.condition.above if alarm.condition.above is not None else alarm.condition.below
-                    assert limit in values, (panel.title.en, alarm.key)
-                    assert alarm.action.in_language(language) in board_panel["description"]
-
-
-def _steps(panel):
-    config = panel.get("fieldConfig", {})
-    yield from config.get("defaults", {}).get("thresholds", {}).get("steps", [])
-    for override in config.get("overrides", []):
-        for item in override["properties"]:
-            if item["id"] == "thresholds":
-                yield from item["value"]["steps"]
+        width = {column for column, _ in taken}
+        height = {row for _, row in taken}
+        assert len(taken) == len(width) * len(height), f"{uid} has holes"
+        assert width == set(range(build.BOARD_WIDTH))
 
 
 def test_every_unit_has_a_grafana_unit():
     assert set(scales.GRAFANA_UNITS) == UNITS
+    assert set(scales.SERIES_UNITS) == set(get_args(series.SeriesUnit))
 
 
 class SampleReading(Reading):
@@ -134,6 +94,10 @@ def sample_panel(**changes):
     return Panel(**{"title": words, "description": words, "fields": ("load_watts",), **changes})
 
 
+def drawing(panel, alarms=()):
+    return kind_rows.drawing_of(kind_rows.Subject(SAMPLE, alarms, "en"), panel)
+
+
 def test_colours_between_limits_show_the_most_urgent_true_alarm():
     alarms = [
         alarm("low", Priority.MEDIUM, Threshold("load_watts", below=10)),
@@ -147,10 +111,22 @@ def test_colours_between_limits_show_the_most_urgent_true_alarm():
     ]  # fmt: skip
 
 
+def test_a_count_that_must_not_be_above_zero_is_green_at_zero():
+    scale = scales.series_scale(series.FLEET_STATE, "calls_open", "en")
+    assert [(step.value, step.color) for step in scale.steps] == [(None, "green"), (1, "dark-red")]
+
+
 def test_a_field_without_alarms_is_green_and_has_its_bounds():
     scale = scales.scale_of(SAMPLE, [], "load_watts", "zh")
     assert [(step.value, step.color) for step in scale.steps] == [(None, "green")]
     assert (scale.low, scale.high, scale.label, scale.unit) == (0, 900, "负载", "watt")
+
+
+def test_platform_limits_name_fields_that_there_are_and_one_side():
+    for limit in limits.LIMITS:
+        assert series.measurement_named(limit.measurement).field_named(limit.field).is_number, limit.key
+        assert (limit.above is None) != (limit.below is None), limit.key
+    assert len({limit.key for limit in limits.LIMITS}) == len(limits.LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -162,43 +138,108 @@ def test_a_field_without_alarms_is_green_and_has_its_bounds():
         (sample_panel(fields=("door_open",), style="gauge", aggregate="last"), "is no number"),
         (sample_panel(fields=("load_watts", "spare_volts"), style="bar"), "bars show one field"),
         (sample_panel(style="geomap"), "latitude and longitude"),
+        (sample_panel(style="list"), "readings have a table"),
+        (sample_panel(measurement="absent"), "no measurement 'absent'"),
+        (sample_panel(measurement="ride_step", by="colour", fields=("ride_id",)), "neither a tag nor a field 'colour'"),
+        (sample_panel(measurement="ride_step", fields=("absent",)), "no field 'absent' in the measurement"),
+        (
+            sample_panel(fields=(), groups=(Group(Text("字", "x"), (Where("absent", value=True),)),)),
+            "no field 'absent'",
+        ),
     ],
 )
 def test_a_panel_that_cannot_be_drawn_is_refused(panel, reason):
     with pytest.raises(scales.BoardError, match=reason):
-        panels.build_panel(panels.Subject(SAMPLE, [], "en"), panel)
+        drawing(panel)
 
 
-def test_only_a_number_that_is_always_present_is_counted():
-    assert build.counted_field(SAMPLE) == "load_watts"
+def test_bars_begin_with_what_is_worst():
+    low_is_bad = [alarm("low", Priority.MEDIUM, Threshold("load_watts", below=10))]
+    bars = sample_panel(style="bar", aggregate="last", per_device=True)
+    assert "bottom(" in drawing(bars, low_is_bad).queries[0].text
+    assert "top(" in drawing(bars).queries[0].text
+    assert "bottom(" in drawing(sample_panel(style="bar", aggregate="last", lowest_first=True)).queries[0].text
 
 
-def test_names_are_quoted():
+def test_extremes_of_readings_look_at_the_rolled_up_extremes_too():
+    text = drawing(sample_panel(aggregate="max")).queries[0].text
+    assert '"load_watts"' in text
+    assert '"load_watts_max"' in text
+    steps = drawing(sample_panel(measurement="ride_step", fields=("duration_ms",), aggregate="max")).queries[0].text
+    assert "duration_ms_max" not in steps, "steps are copied whole and have no such field"
+
+
+def test_money_is_shown_in_yuan():
+    drawn = drawing(sample_panel(measurement="ride_step", fields=("fee_fen",), aggregate="sum", every="1h"))
+    assert 'sum("fee_fen") / 100' in drawn.queries[0].text
+    assert drawn.scales[0].unit == kind_rows.YUAN
+
+
+def test_a_board_of_too_many_panels_is_refused():
+    over = frame.Frame("fleet-x", "x", "?", "en")
+    over.add(*[drawing(sample_panel())] * (build.PANELS_MAX + 1))
+    with pytest.raises(scales.BoardError, match="13 panels"):
+        over.json()
+    with pytest.raises(scales.BoardError, match="0 panels"):
+        frame.Frame("fleet-x", "x", "?", "en").json()
+
+
+def test_rows_are_filled_to_the_edge():
+    third = drawing(sample_panel())
+    shown = [(one.x, one.y, one.w) for one in frame.layout([third] * 3)]
+    assert shown == [(0, 0, 12), (12, 0, 12), (0, 8, 24)]
+
+
+def test_names_and_values_are_quoted():
     assert influxql.identifier('a"b\\c') == '"a\\"b\\\\c"'
+    assert influxql.literal("it's \\ so") == "'it\\'s \\\\ so'"
+    assert [influxql.literal(value) for value in (True, False, 0.5, 3)] == ["true", "false", "0.5", "3"]
+    both = influxql.condition_of([Where("a", ("x", "y")), Where("b", 2, ">=")], "c")
+    assert both == 'c AND ("a" = \'x\' OR "a" = \'y\') AND "b" >= 2'
 
 
-def test_boards_of_a_kind_outside_the_repository(tmp_path, monkeypatch):
-    folder = tmp_path / "sample"
-    folder.mkdir()
-    (folder / "__init__.py").write_text("")
-    (folder / "kind.py").write_text(
+def test_a_panel_is_grafanas_with_its_words():
+    made = panels.draw(drawing(sample_panel(no_data=Text("无", "nothing here")))).build()
+    assert (made.title, made.description, made.field_config.defaults.no_value) == ("word", "word", "nothing here")
+
+
+FOLDER_OF_A_KIND = {
+    "__init__.py": "",
+    "kind.py": (
         "from fleet.kind import Kind, Text\nfrom fleet.messages import Reading\nfrom fleet.units import measured\n"
         "class SampleReading(Reading):\n    load_watts: float = measured('watts', 0, 900, zh='负载', en='Load')\n"
         "KIND = Kind(name='sample', title=Text('样品', 'Sample'), id_prefix='sample', reading=SampleReading, events=(),"
         " commands=(), reading_interval_s=60, silent_after_s=150)\n"
-    )
-    (folder / "rules.py").write_text("ALARMS = ()\n")
-    (folder / "panels.py").write_text(
+    ),
+    "rules.py": "ALARMS = ()\n",
+    "panels.py": (
         "from fleet.kind import Panel, Text\n"
         "PANELS = (Panel(title=Text('负载', 'Load'), description=Text('负载', 'Load'), fields=('load_watts',)),)\n"
-    )
+    ),
+}
+
+
+@pytest.fixture
+def kinds_may_be_added(monkeypatch):
     monkeypatch.setattr(devices, "__path__", [*devices.__path__])
     monkeypatch.setattr(devices, "_added", [])
     monkeypatch.setattr(devices, "kinds_cache", {})
+
+
+@pytest.mark.usefixtures("kinds_may_be_added")
+def test_a_kind_has_its_boards_by_its_folder(tmp_path):
+    folder = tmp_path / "sample"
+    folder.mkdir()
+    for name, text in FOLDER_OF_A_KIND.items():
+        (folder / name).write_text(text)
     devices.add_kind_folder(str(folder))
     built = build.build_all("en")
-    assert 'FROM "sample"' in built["fleet-sample"]["panels"][0]["targets"][0]["query"]
-    assert '"sample"' in json.dumps(built[build.OVERVIEW_UID]).replace('\\"', '"')
+    assert faults_of(built) == []
+    asked = [target["query"] for panel in built["fleet-sample"]["panels"] for target in panel["targets"]]
+    assert any('."sample"' in query for query in asked)
+    one = [target["query"] for panel in built["fleet-device-sample"]["panels"] for target in panel["targets"]]
+    assert any('mean("load_watts")' in query for query in one), "its fields are drawn though it says nothing of them"
+    assert "/d/fleet-sample?" in json.dumps(built[build.OVERVIEW_UID])
 
 
 def test_boards_are_written_and_stale_ones_removed(tmp_path):

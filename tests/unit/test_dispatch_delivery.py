@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from cloud import history
 from cloud.dispatch import leases, notices
 from cloud.dispatch.outbox import Outbox
 from cloud.dispatch.personal import PersonalNotices
 from cloud.dispatch.planner import Dispatch
+from cloud.history import bounds as history
 from cloud.model import Notification
 from cloud.ports import AddressRefusedError, NotDeliveredError
 from cloud.tables import contact_point, delivery_attempt, outbox

@@ -38,6 +38,7 @@ from fleet.compact import MARK, unpacked
 _log = structlog.get_logger(__name__)
 
 _BUFFER_PACKETS: Final = 4
+_AT_ONCE_S: Final = 0.002
 _PUBACK: Final = 0x4002_0000  # type and length of a PUBACK without reason; the packet id fills the low half
 _REASON_ERROR: Final = 128
 _PINGREQ: Final = PingReqPacket().write()
@@ -69,6 +70,9 @@ class Connection(asyncio.BufferedProtocol):
         self._unacknowledged: set[int] = set()
         self._replies: dict[int, asyncio.Future[SubAckPacket | UnsubAckPacket]] = {}
         self._reply_id = 0
+        self._window_moved = False
+        self._urgent = False
+        self._resumed_at = 0.0
         self._coalescing = False
         self._full = False
         self._reading = True
@@ -115,11 +119,11 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._alive_at = self._loop.time()
         self._statistics.reads += 1
+        if self._window_moved:  # one write for all that the broker's answers made room for
+            self._window_moved = False
+            self._on_writable()
         if self._inbox.pending:
-            self._inbox.arrived()
-            if self._options.coalesce_s > 0 and not self._coalescing:
-                self._coalescing = True
-                self._timers["coalesce"] = self._loop.call_later(self._options.coalesce_s, self._end_coalescing)
+            self._pace(nbytes)
         self.reconsider_reading()
 
     def pause_writing(self) -> None:
@@ -157,6 +161,7 @@ class Connection(asyncio.BufferedProtocol):
         number = self.number
         append = self._inbox.pending.append
         remember = self._unacknowledged.add
+        patient = self._options.patient_suffix
         before = len(self._inbox.pending)
         position = 0
         while position < end:
@@ -167,35 +172,46 @@ class Connection(asyncio.BufferedProtocol):
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:  # noqa: BLE001  # ValueError, or a panic of the Rust code, no Exception
-                salvaged = salvage_publish(view[position:end])
-                if salvaged is None:
+                size = self._salvage(view[position:end])
+                if not size:
                     self.abort(f"unreadable packet: {error}")
                     return end
-                self._statistics.packets_salvaged += 1
-                append(Inbound(salvaged.topic, salvaged.payload, salvaged.packet_id, number))
-                if salvaged.packet_id:
-                    remember(salvaged.packet_id)
-                position += salvaged.size_bytes
+                position += size
                 continue
             position += size
             if type(packet) is PublishPacket:
-                packet_id, payload = packet.packet_id, packet.payload
+                topic, packet_id, payload = packet.topic, packet.packet_id, packet.payload
+                if not topic.endswith(patient):
+                    self._urgent = True
                 if payload[:1] == MARK:
                     payload = unpacked(payload)
                 if packet_id is None:
-                    append(Inbound(packet.topic, payload, 0, number))
+                    append(Inbound(topic, payload, 0, number))
                 else:
-                    append(Inbound(packet.topic, payload, packet_id, number))
+                    append(Inbound(topic, payload, packet_id, number))
                     remember(packet_id)
             else:
                 self._on_control(packet)
         self._statistics.messages_received += len(self._inbox.pending) - before
         return position
 
+    def _salvage(self, data: memoryview) -> int:
+        """Take a PUBLISH that the codec refused; returns its size, 0 if there is none to be read."""
+        salvaged = salvage_publish(data)
+        if salvaged is None:
+            return 0
+        self._statistics.packets_salvaged += 1
+        self._urgent = self._urgent or not salvaged.topic.endswith(self._options.patient_suffix)
+        self._inbox.pending.append(Inbound(salvaged.topic, salvaged.payload, salvaged.packet_id, self.number))
+        if salvaged.packet_id:
+            self._unacknowledged.add(salvaged.packet_id)
+        return salvaged.size_bytes
+
     def _on_control(self, packet: Packet) -> None:
         match packet:
             case PubAckPacket():
                 self._on_published(packet)
+                self._window_moved = True
             case ConnAckPacket():
                 self._on_connack(packet)
             case SubAckPacket() | UnsubAckPacket():
@@ -241,8 +257,22 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._transport.pause_reading()
 
+    def _pace(self, nbytes: int) -> None:
+        """After a read: whether its batch waits for more, and how long reading pauses."""
+        options = self._options
+        few = options.coalesce_few_s > 0 and nbytes < options.few_bytes
+        # What is read right after a pause waited for as long as a batch may; the first words after a silence did not.
+        waited = few and self._alive_at - self._resumed_at < _AT_ONCE_S
+        self._inbox.arrived(complete=waited or self._urgent)
+        self._urgent = False
+        pause_s = options.coalesce_few_s if few else options.coalesce_s
+        if pause_s > 0 and not self._coalescing:
+            self._coalescing = True
+            self._timers["coalesce"] = self._loop.call_later(pause_s, self._end_coalescing)
+
     def _end_coalescing(self) -> None:
         self._coalescing = False
+        self._resumed_at = self._loop.time()
         self.reconsider_reading()
 
     def _ping(self) -> None:

@@ -16,6 +16,7 @@ from fleet.topics import UpChannel
 _ROUTINE: Final = (
     UpChannel.EVENT, UpChannel.TELEMETRY, UpChannel.REPLY, UpChannel.HELLO, UpChannel.STATUS, UpChannel.CERTIFICATE,
 )  # fmt: skip
+_TELEMETRY_SUFFIX: Final = f"/{UpChannel.TELEMETRY.value}"
 _EMERGENCY_SUFFIX: Final = f"/{UpChannel.EMERGENCY.value}"
 
 
@@ -25,7 +26,7 @@ class BrokerLink:
     Args:
         options: of the routine connection; `client_id` is its base name.
         batch_messages_max: size at which a routine batch is handed over at once.
-        linger_s: longest time a routine batch waits to fill up.
+        linger_s: longest time a routine batch of telemetry waits to fill up; anything else in it ends that.
     """
 
     def __init__(
@@ -33,8 +34,10 @@ class BrokerLink:
     ) -> None:
         self._batch_messages_max = batch_messages_max
         self._linger_s = linger_s
-        self.routine = MqttReceiver(options, (), randomness)
-        urgent = replace(options, client_id=f"{options.client_id}-emergency", coalesce_s=0.0)
+        # A little less than the batch waits, so that its last read is in it.
+        routine = replace(options, coalesce_few_s=0.9 * linger_s, patient_suffix=_TELEMETRY_SUFFIX)
+        self.routine = MqttReceiver(routine, (), randomness)
+        urgent = replace(options, client_id=f"{options.client_id}-emergency", coalesce_s=0.0, coalesce_few_s=0.0)
         self.emergency = MqttReceiver(urgent, (), randomness)
         self._waiting: dict[MqttReceiver, list[Inbound]] = {self.emergency: [], self.routine: []}
         self._taken = {self.emergency: asyncio.Event(), self.routine: asyncio.Event()}
@@ -65,15 +68,23 @@ class BrokerLink:
         self.routine.publish(messages)
 
     async def run(self, on_ready: Wake, shards: Collection[int]) -> None:
-        """Keep both connections; ends only by cancellation or an error."""
+        """Keep both connections; ends only by cancellation or an error, and may then be run for other shards.
+
+        What was received and not taken is forgotten then: it was never acknowledged, so its devices send it again.
+        """
         await self.emergency.set_filters([topics.up_filter(shard, UpChannel.EMERGENCY) for shard in shards])
         await self.routine.set_filters([topics.up_filter(shard, channel) for shard in shards for channel in _ROUTINE])
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.emergency.run())
-            group.create_task(self.routine.run())
-            group.create_task(self._announce_connection(on_ready))
-            group.create_task(self._pump(self.emergency, 0.0, on_ready))
-            group.create_task(self._pump(self.routine, self._linger_s, on_ready))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.emergency.run())
+                group.create_task(self.routine.run())
+                group.create_task(self._announce_connection(on_ready))
+                group.create_task(self._pump(self.emergency, 0.0, on_ready))
+                group.create_task(self._pump(self.routine, self._linger_s, on_ready))
+        finally:
+            for receiver, waiting in self._waiting.items():
+                waiting.clear()
+                receiver.forget_received()
 
     async def _pump(self, receiver: MqttReceiver, linger_s: float, on_ready: Wake) -> None:
         taken = self._taken[receiver]

@@ -14,7 +14,9 @@ class ReceiverOptions:
     """One connection to the broker. Times are real seconds: this is a network, not the business clock.
 
     `coalesce_s`: reading pauses for so long after each read, because behind a broker wake-ups cost more
-    than messages. Zero for the connection that carries emergencies.
+    than messages. Zero for the connection that carries emergencies. After a read of less than `few_bytes` it
+    pauses for `coalesce_few_s`, and what then waited completes a batch: at low rates one wake-up makes one.
+    `patient_suffix`: messages on topics that end so may wait for a batch to fill; any other completes it.
     `held_max`: received and not yet committed messages at which reading stops; the broker then queues.
     """
 
@@ -37,6 +39,11 @@ class ReceiverOptions:
     receive_max: int = 65_535
     held_max: int = 20_000
     coalesce_s: float = 0.010
+    coalesce_few_s: float = 0.0
+    """0: no difference is made."""
+    few_bytes: int = 131_072
+    """Less than a socket's buffer grows to: nothing is held back at the broker."""
+    patient_suffix: str = ""
     packet_bytes_max: int = 262_144
     """Told to the broker, which drops larger packets by itself; four times the largest legal message."""
     filters_per_subscribe: int = 50

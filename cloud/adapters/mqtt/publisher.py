@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import structlog
 from mqtt5 import PubAckPacket, PublishPacket, QoS
@@ -65,27 +65,28 @@ class Publisher:
         self._in_flight.clear()
 
     def on_acknowledged(self, packet: PubAckPacket) -> None:
-        """The broker answered one message."""
+        """The broker answered one message; `pump` once all that it said in one read is known."""
         message = self._in_flight.pop(packet.packet_id, None)
         if message is not None and int(packet.reason_code) >= _REASON_ERROR:
             self._statistics.publishes_refused += 1
             _log.warning("publish refused", topic=message.topic, reason=packet.reason_code.name.lower())
-        if self._queue:
-            self.pump()
 
     def pump(self) -> None:
         """Write what the window and the transport take, with one write."""
         connection = self._connection
         if connection is None or not connection.writable:
             return
+        queue, in_flight, window = self._queue, self._in_flight, self._window
+        reserved, now_s = connection.reserved_packet_ids(), asyncio.get_running_loop().time()
         parts = []
-        while self._queue and len(self._in_flight) < self._window:
-            message, confirmed = self._queue.popleft()
-            expiry_s = self._expiry_s(message)
-            if expiry_s is not None and expiry_s <= 0:  # it waited too long for the broker
+        while queue and len(in_flight) < window:
+            message, confirmed = queue.popleft()
+            # Zero seconds or less for which the broker may keep it: it waited too long.
+            expiry_s = self._options.publish_expiry_s if message.expires_s is None else message.expires_s - now_s
+            if expiry_s is not None and expiry_s <= 0:
                 self._statistics.publishes_expired += 1
                 continue
-            packet_id = self._free_packet_id(connection) if confirmed else None
+            packet_id = self._free_packet_id(reserved) if confirmed else None
             data = PublishPacket(
                 message.topic,
                 message.payload,
@@ -98,21 +99,14 @@ class Publisher:
                 _log.error("publish is larger than the broker takes", topic=message.topic, packet_bytes=len(data))
                 continue
             if packet_id is not None:
-                self._in_flight[packet_id] = message
+                in_flight[packet_id] = message
             parts.append(data)
         if parts:
             self._statistics.published += len(parts)
             connection.write(b"".join(parts))
 
-    def _expiry_s(self, message: Downstream) -> float | None:
-        """Seconds for which the broker may keep it; zero or less: it is over."""
-        if message.expires_s is None:
-            return self._options.publish_expiry_s
-        return message.expires_s - asyncio.get_running_loop().time()
-
-    def _free_packet_id(self, connection: Connection) -> int:
+    def _free_packet_id(self, reserved: Collection[int]) -> int:
         """The next id in use by nobody; the window is far smaller than the id space, so this ends."""
-        reserved = connection.reserved_packet_ids()
         while True:
             self._packet_id = self._packet_id % _PACKET_ID_MAX + 1
             if self._packet_id not in self._in_flight and self._packet_id not in reserved:

@@ -91,6 +91,10 @@ class MqttReceiver:
             self._current.reconsider_reading()
         return batch
 
+    def forget_received(self) -> None:
+        """Drop what nobody fetched; the broker was told nothing of it."""
+        self._inbox.pending.clear()
+
     def acknowledge(self, messages: Iterable[Inbound]) -> None:
         """PUBACK these, in this order, with one write; those of an earlier connection are skipped and counted."""
         current = self._current

@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 READERS: Final = 4
 POSTGRESQL_WRITERS: Final = 4
+POSTGRESQL_SPARE: Final = 2
+"""Connections beyond the pools' threads, for `read_here` and `write_here` on others; more wait for one to be free."""
 BUSY_TIMEOUT_MS: Final = 10_000
 CONFLICTS_MAX: Final = 50
 """Tries of one transaction on PostgreSQL; each failed one means that another transaction went through."""
@@ -39,15 +41,22 @@ _CONFLICTS: Final = frozenset({"40001", "40P01"})  # serialization failure, dead
 class SqlDatabase:
     """A database by URL: `sqlite:////path/state.db` or `postgresql+psycopg://user@host/name`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, idle_s_max: float = 0.0) -> None:
+        """`idle_s_max`: PostgreSQL ends a connection that does nothing for so long amid a transaction; 0: the server's.
+
+        A process that was frozen, or a machine that is gone, would otherwise hold its locks until it is back.
+        """
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             self.writer, self.reader = _sqlite_engine(url), _sqlite_engine(url, query_only=True)
         else:
             self.writer = create_engine(
-                url, pool_size=POSTGRESQL_WRITERS + READERS, pool_pre_ping=True, isolation_level="SERIALIZABLE"
-            )
+                url, pool_size=POSTGRESQL_WRITERS + READERS, max_overflow=POSTGRESQL_SPARE, pool_pre_ping=True,
+                isolation_level="SERIALIZABLE",
+            )  # fmt: skip
+            if idle_s_max:
+                _bound_idling(self.writer, idle_s_max)
             self.reader = self.writer.execution_options(isolation_level="REPEATABLE READ")
         writers = 1 if self.is_sqlite else POSTGRESQL_WRITERS
         self._write_pool = ThreadPoolExecutor(writers, thread_name_prefix="sql-write")
@@ -123,6 +132,13 @@ class SqlDatabase:
         self._read_pool.shutdown()
         self.writer.dispose()
         self.reader.dispose()
+
+
+def _bound_idling(engine: Engine, idle_s_max: float) -> None:
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        connection.execute(f"SET idle_in_transaction_session_timeout = {round(idle_s_max * 1000)}")
+        connection.commit()
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

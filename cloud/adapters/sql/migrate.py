@@ -28,12 +28,13 @@ def upgrade(database_url: str, revision: str = "head") -> None:
     database = SqlDatabase(database_url)
     try:
         with database.schema_change() as tx:
-            _upgrade(tx, revision)
+            upgrade_within(tx, revision)
     finally:
         database.close()
 
 
-def _upgrade(tx: Connection, revision: str) -> None:
+def upgrade_within(tx: Connection, revision: str = "head") -> None:
+    """The same within a transaction of `schema_change` that does more: all of it is there afterwards, or nothing."""
     if tx.dialect.name == "postgresql":
         tx.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _POSTGRESQL_LOCK})
     command.upgrade(_config(tx), revision)

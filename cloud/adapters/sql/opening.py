@@ -1,6 +1,7 @@
 """The database that the settings name, brought to this release's schema."""
 
 import asyncio
+from typing import Final
 
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
@@ -9,12 +10,15 @@ from cloud.adapters.sql.migrate import upgrade
 from cloud.identity.files import ConfigurationError
 from cloud.settings import CloudSettings
 
+IDLE_S_MIN: Final = 5.0
+"""So long a busy machine may leave a transaction of ours alone. Beyond the length of a lease nobody waits for us."""
+
 
 async def open_database(settings: CloudSettings) -> SqlDatabase:
     """Raises ConfigurationError, without the password that the URL holds."""
     try:
         await asyncio.to_thread(upgrade, settings.sql_url())
-        return SqlDatabase(settings.sql_url())
+        return SqlDatabase(settings.sql_url(), idle_s_max=max(IDLE_S_MIN, settings.lease_s))
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise ConfigurationError(
             f"database_url: {error} (from FLEET_DATABASE_URL); write postgresql+psycopg://user:password@host/name"

@@ -5,10 +5,23 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import ColumnElement, Connection, Table, delete, exists, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, select, tuple_
 
 from cloud.ports import Database
-from cloud.tables import command, delivery_attempt, event, idempotency, inbox, intent, outbox, proof_test, session
+from cloud.tables import (
+    command,
+    command_step,
+    delivery_attempt,
+    event,
+    history_mark,
+    idempotency,
+    inbox,
+    intent,
+    outbox,
+    proof_test,
+    ride_step,
+    session,
+)
 from fleet.clock import MILLISECONDS_PER_SECOND, Clock
 from fleet.messages import FINAL_REPLIES
 
@@ -38,7 +51,13 @@ def rules(now_ms: int, history_days: int, queue_days: int, delivery_days: int = 
     # When a button was last shown to work is known for as long as the button is there.
     later = proof_test.alias()
     is_later = (later.c.device_id == proof_test.c.device_id) & (later.c.passed == 1) & (later.c.id > proof_test.c.id)
+    # Steps that are in the series by now; without a series nobody follows them, and they go with the history.
+    steps = [
+        _Rule(log, ((log.c.at < queue_ms) & (log.c.id <= _followed(log))) | (log.c.at < history_ms))
+        for log in (ride_step, command_step)
+    ]
     return [
+        *steps,
         _Rule(event, event.c.received_at < history_ms),
         _Rule(command, (command.c.changed_at < history_ms) & command.c.status.in_(_ENDED)),
         _Rule(outbox, ((outbox.c.delivered_at < queue_ms) | (outbox.c.given_up_at < queue_ms)) & ~remembered),
@@ -49,6 +68,11 @@ def rules(now_ms: int, history_days: int, queue_days: int, delivery_days: int = 
         _Rule(idempotency, (idempotency.c.created_at < queue_ms) & idempotency.c.status.is_not(None)),
         _Rule(session, session.c.expires_at < now_ms),
     ]
+
+
+def _followed(log: Table) -> ColumnElement[Any]:
+    mark = select(history_mark.c.position).where(history_mark.c.name == log.name)
+    return func.coalesce(mark.scalar_subquery(), 0)
 
 
 async def keep_bounds(

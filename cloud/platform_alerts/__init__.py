@@ -1,0 +1,1 @@
+"""What Grafana found wrong with the platform itself, as notices of the application."""

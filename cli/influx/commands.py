@@ -38,14 +38,16 @@ def init(
     url: UrlOption = None,
     token_file: TokenFileOption = None,
     database: DatabaseOption = None,
-    raw_days: Annotated[int, typer.Option(min=1, max=36_500, help="How long readings are kept.")] = 30,
-    minute_days: Annotated[int, typer.Option(min=1, max=36_500, help="How long minutes are kept.")] = 365,
-    hour_days: Annotated[int, typer.Option(min=1, max=36_500, help="How long hours and steps are kept.")] = 1825,
+    raw_days: Annotated[int | None, typer.Option(min=1, max=36_500, help="How long readings are kept; 30.")] = None,
+    minute_days: Annotated[int | None, typer.Option(min=1, max=36_500, help="How long minutes are kept; 365.")] = None,
+    hour_days: Annotated[
+        int | None, typer.Option(min=1, max=36_500, help="How long hours and steps are kept; 1825.")
+    ] = None,
     tokens_directory: Annotated[
         Path | None, typer.Option(help="Where the tokens of 2.x are written: influxdb-writer, influxdb-reader.")
     ] = None,
     shorten: Annotated[
-        bool, typer.Option("--shorten", help="A level may be kept shorter than now: deletes data.")
+        bool, typer.Option("--shorten", help="Levels named here may be kept shorter than now: deletes data.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be made and changed; change nothing.")
@@ -61,7 +63,7 @@ def init(
     """
     from cloud.adapters.influx_setup import SetupError, Wanted, explain, prepare
     from cloud.ports import SeriesError
-    from cloud.timeseries.levels import HOUR, MINUTE, RAW
+    from cloud.timeseries.levels import HOUR, LEVELS, MINUTE, RAW
 
     settings, http = opened(url, token_file, database)
     with usage_errors(UnusableFolderError):
@@ -74,13 +76,15 @@ def init(
             file.write(token)
         written.append(str(path))
 
+    named = {level: days for level, days in ((RAW, raw_days), (MINUTE, minute_days), (HOUR, hour_days)) if days}
     levels = tuple(
         replace(level, days=days, shard_days=min(level.shard_days, days))
-        for level, days in ((RAW, raw_days), (MINUTE, minute_days), (HOUR, hour_days))
+        for level in LEVELS
+        for days in (named.get(level, level.days),)
     )
     wanted = Wanted(
         database=settings.influxdb_bucket.partition("/")[0], organisation=settings.influxdb_org, levels=levels,
-        shorten=shorten, dry_run=dry_run,
+        shorten=frozenset(level.policy for level in named) if shorten else frozenset(), dry_run=dry_run,
     )  # fmt: skip
     try:
         if not http.version():

@@ -39,12 +39,12 @@ class SetupError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What is to be there. `shorten`: a level may be kept for a shorter time than now, which deletes data."""
+    """What is to be there. `shorten`: levels that may be kept for a shorter time than now, which deletes data."""
 
     database: str
     organisation: str
     levels: tuple[Level, ...] = (RAW, MINUTE, HOUR)
-    shorten: bool = False
+    shorten: frozenset[str] = frozenset()
     dry_run: bool = False
 
 
@@ -90,6 +90,9 @@ def _prepare_1x(http: InfluxHttp, wanted: Wanted) -> list[Step]:
         _run(http, wanted, f"CREATE DATABASE {name}")
         steps.append(_made(wanted, f"database {wanted.database}", "there"))
         policies = {}
+    for level in wanted.levels:  # all of them before anything is changed
+        if present := policies.get(level.policy):
+            _refuse_shorter(wanted, f"retention policy {level.policy}", _seconds(present["duration"]), level)
     steps += [_policy(http, wanted, level, policies.get(level.policy)) for level in wanted.levels]
     default = next((policy for policy, row in policies.items() if row["default"]), "")
     if default and default not in {level.policy for level in wanted.levels}:
@@ -272,10 +275,11 @@ def _made(wanted: Wanted, thing: str, target: str) -> Step:
 
 
 def _refuse_shorter(wanted: Wanted, thing: str, kept_s: float, level: Level) -> None:
-    if not wanted.shorten and (kept_s == 0 or kept_s > level.days * DAY_S):
+    if level.policy not in wanted.shorten and (kept_s == 0 or kept_s > level.days * DAY_S):
         raise SetupError(
             f"{thing} is kept {_kept(kept_s)} and would be kept {level.days} days: that deletes what is older; "
             f"say --shorten if that is meant, or --{level.policy}-days {round(kept_s / DAY_S) or level.days}"
+            f"; --shorten is about levels that are named, as with --{level.policy}-days {level.days}"
         )
 
 

@@ -69,7 +69,7 @@ def test_a_bucket_kept_longer_is_not_shortened_unless_told(fake, tmp_path):
     assert (refused.exit_code, fake.changes) == (1, 0)
     assert "kept for ever" in refused.stderr
     assert "--shorten" in refused.stderr
-    assert outcomes(init(fake, tmp_path, "--shorten"))["bucket fleet"] == "changed"
+    assert outcomes(init(fake, tmp_path, "--raw-days", "30", "--shorten"))["bucket fleet"] == "changed"
 
 
 def test_a_foreign_mapping_is_left_alone(fake, tmp_path):

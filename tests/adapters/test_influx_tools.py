@@ -107,6 +107,15 @@ def test_init_lengthens_and_refuses_to_shorten_unless_told(bench):
     assert outcomes(bench.answer("init", "--raw-days", "30", "--shorten"))["retention policy raw"] == "changed"
 
 
+def test_shortening_one_level_deletes_nothing_of_another(bench):
+    bench.answer("init", "--hour-days", "2000")
+    refused = bench.fleet("init", "--raw-days", "14", "--shorten")
+    assert refused.exit_code == 1
+    assert "hour is kept 2000 days" in " ".join(refused.stderr.split())
+    kept = outcomes(bench.answer("init", "--raw-days", "30", "--hour-days", "2000", "--dry-run"))
+    assert kept["retention policy raw"] == kept["retention policy hour"] == "exists", "nothing was changed"
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -24,8 +24,14 @@ _CALL_EVENTS: Final = {
 }
 
 
-def step_call(lane: DeviceLane, step: CallStep, event_id: str, at: int, now_ms: int, decisions: Decisions) -> None:
-    """A press, an arrival or the end at the origin: the only place where a call is opened or cleared."""
+def step_call(
+    lane: DeviceLane, step: CallStep, event_id: str, envelope: Any, now_ms: int, decisions: Decisions
+) -> None:
+    """A press, an arrival or the end at the origin: the only place where a call is opened or cleared.
+
+    `envelope` is the event's own: its time, and its place in the lane, tell what came before what in the room.
+    """
+    at, place = envelope.occurred_at, (envelope.boot_epoch, envelope.seq)
     desk: Desk = lane.desk
     call = desk.call
     if call is None:
@@ -35,6 +41,11 @@ def step_call(lane: DeviceLane, step: CallStep, event_id: str, at: int, now_ms: 
     elif step is CallStep.PRESS and call.test:
         # Whoever tests presses once; a second press is somebody who needs help.
         call.test, call.escalation, call.escalated_at = False, 0, now_ms
+    before_it = place[0] == call.newest_press[0] and place < call.newest_press  # another storage counts for itself
+    if step is CallStep.PRESS and not before_it:
+        call.newest_press = place
+    elif step is CallStep.ATTEND and before_it:
+        return  # who came had come before the press that was acted on early: that stands, and so does its page
     event = _CALL_EVENTS[step]
     if not CALL.allows(call.state, event):
         return  # attended twice: the event is stored, the call does not change

@@ -57,6 +57,8 @@ class CallStatus(msgspec.Struct):
     escalated_at: int
     test: bool = False
     """Somebody tests the button: nobody is paged, unless it is pressed again or not cleared soon."""
+    newest_press: tuple[int, int] = (0, 0)
+    """Boot epoch and number, in the lane of emergencies, of the last press that belongs to it."""
 
 
 class Button(msgspec.Struct):

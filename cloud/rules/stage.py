@@ -112,7 +112,7 @@ class Rules:
         step = self._books[lane.kind].call_steps.get(accepted.event.type)
         at = accepted.envelope.occurred_at
         if step is not None:
-            calls.step_call(lane, step, accepted.event.event_id, at, now_ms, decisions)
+            calls.step_call(lane, step, accepted.event.event_id, accepted.envelope, now_ms, decisions)
         if accepted.early and lane.desk.call is not None:
             kept = {**lane.desk.early, accepted.event.event_id: lane.desk.call.call_id}
             lane.desk.early = dict(list(kept.items())[-EARLY_MAX:])
@@ -136,7 +136,7 @@ class Rules:
         if desk.call is None or desk.call.call_id != call_id:
             # An id of its own: under the press's own id this would look like a page that was sent already.
             again = identity("again", event_id)
-            calls.step_call(accepted.lane, CallStep.PRESS, again, accepted.envelope.occurred_at, now_ms, decisions)
+            calls.step_call(accepted.lane, CallStep.PRESS, again, accepted.envelope, now_ms, decisions)
 
     def on_heard(self, lane: DeviceLane, now_ms: int, decisions: Decisions) -> None:
         """Any other sign of life."""

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from fleet.kind import DeviceState
 
 OVERTAKEN_MS_MAX: Final = 600_000
-"""A press may be so much older than the one before it by its own time; more is a clock that was set."""
+"""An event may be so much older than the press before it by its own time; more is a clock that was set."""
 
 
 class State(DeviceState, frozen=True, kw_only=True):
@@ -60,7 +60,7 @@ def apply_event(state: State, event: Any, occurred_at: int) -> State:  # noqa: P
         case "pressed":
             return _pressed(state, event.press_id, occurred_at)
         case "attended":
-            return replace(state, attended_at=occurred_at)
+            return state if _overtaken(state, occurred_at) else replace(state, attended_at=occurred_at)
         case "cleared_at_origin":
             return replace(
                 state,
@@ -91,8 +91,7 @@ def apply_event(state: State, event: Any, occurred_at: int) -> State:  # noqa: P
 
 def _pressed(state: State, press_id: str, occurred_at: int) -> State:
     opens = state.open_press_id is None
-    # A press whose number was not the next is acted on at once; those before it then come in their turn, but later.
-    overtaken = not opens and 0 < (state.last_press_at or 0) - occurred_at <= OVERTAKEN_MS_MAX
+    overtaken = not opens and _overtaken(state, occurred_at)
     return replace(
         state,
         open_press_id=press_id if opens else state.open_press_id,
@@ -103,3 +102,8 @@ def _pressed(state: State, press_id: str, occurred_at: int) -> State:
         last_press_at=state.last_press_at if overtaken else occurred_at,
         proof_tested_at=occurred_at,
     )
+
+
+def _overtaken(state: State, occurred_at: int) -> bool:
+    """A press whose number was not the next is acted on at once; what came before it has its turn, but later."""
+    return 0 < (state.last_press_at or 0) - occurred_at <= OVERTAKEN_MS_MAX

@@ -17,6 +17,8 @@ from cloud.twin.stage import Twin
 from fleet.clock import ManualClock
 
 KIND = "nursing_room"
+EARLY_BY = 1_000
+"""Numbers that are missing before an early event: enough for all that comes until its turn."""
 READING = {
     "call_state": "idle", "button_link_ok": True, "button_battery_percent": 90, "cord_in_place": True,
     "occupied": False, "fridge_celsius": 3.0, "fridge_door_open": False, "sterilizer_state": "idle",
@@ -40,6 +42,8 @@ class Room:
         self.decided = Decisions()
         self.database: SqlDatabase | None = None
         self._fridge = 3.0
+        self._places: dict[str, int] = {}
+        self._place = 0
         if folder is not None:
             self.database = SqlDatabase(f"sqlite:///{folder / 'state.db'}")
             self.database.write_here(tables.metadata.create_all)
@@ -65,8 +69,7 @@ class Room:
         if "press_id" in model.model_fields:
             fields = {"press_id": event_id, **fields}
         body = model(event_id=event_id, **fields)
-        envelope = SimpleNamespace(occurred_at=self.now if at is None else at)
-        accepted = Accepted(self.lane, envelope, b"", event=body, early=early)
+        accepted = Accepted(self.lane, self._envelope(event_id, at, early=early), b"", event=body, early=early)
         self.twin.on_event(accepted, self.now)
         self._do(lambda found: self.rules.on_event(accepted, self.now, found))
         return event_id
@@ -74,8 +77,23 @@ class Room:
     def again(self, type_: str, event_id: str) -> None:
         """A press that was acted on early comes in its turn."""
         body = self.kind.event_type(type_)(event_id=event_id, press_id=event_id)
-        accepted = Accepted(self.lane, SimpleNamespace(occurred_at=self.now), b"", event=body)
+        self._place = max(self._place, self._places[event_id])
+        envelope = SimpleNamespace(occurred_at=self.now, boot_epoch=1, seq=self._places[event_id])
+        accepted = Accepted(self.lane, envelope, b"", event=body)
         self._do(lambda found: self.rules.on_repeat(accepted, self.now, found))
+
+    def _envelope(self, event_id: str, at: int | None, *, early: bool) -> SimpleNamespace:
+        """Until the turn of an early event, all that comes in its turn has a lower number."""
+        if early:
+            place = max([self._place, *self._places.values()]) + EARLY_BY
+        else:
+            place = self._place = self._place + 1
+        self._places[event_id] = place
+        return SimpleNamespace(occurred_at=self.now if at is None else at, boot_epoch=1, seq=place)
+
+    def place(self, event_id: str) -> int:
+        """Its number in the lane of emergencies."""
+        return self._places[event_id]
 
     def intent(self, name: str, actor: str = "p1", **arguments: Any) -> dict[str, Any]:
         item = Intent(secrets.token_hex(8), self.device_id, name, actor, arguments, self.now)

@@ -134,6 +134,7 @@ class Bench:
         self.listening_since: int | None = NOW_MS
         self.decided = Decisions()
         self._numbers = 0
+        self._places: dict[str, int] = {}
 
     @property
     def now(self) -> int:
@@ -148,7 +149,9 @@ class Bench:
     def event(self, of: type[Event], at: int | None = None, event_id: str | None = None, *, early: bool = False) -> str:
         self._numbers += 1
         identity = event_id or hex_id(self._numbers)
-        envelope = types.SimpleNamespace(occurred_at=self.now if at is None else at)
+        place = self._numbers + (1_000 if early else 0)
+        envelope = types.SimpleNamespace(occurred_at=self.now if at is None else at, boot_epoch=1, seq=place)
+        self._places[identity] = place
         accepted = Accepted(self.lane, envelope, b"", event=of(event_id=identity), early=early)  # type: ignore[call-arg]
         self.twin.on_event(accepted, self.now)
         self.rules.on_event(accepted, self.now, self.decided)
@@ -156,7 +159,8 @@ class Bench:
 
     def repeat(self, of: type[Event], event_id: str) -> None:
         """An event that is stored already comes in its turn."""
-        envelope = types.SimpleNamespace(occurred_at=self.now)
+        self._numbers = max(self._numbers, self._places[event_id])
+        envelope = types.SimpleNamespace(occurred_at=self.now, boot_epoch=1, seq=self._places[event_id])
         accepted = Accepted(self.lane, envelope, b"", event=of(event_id=event_id))  # type: ignore[call-arg]
         self.rules.on_repeat(accepted, self.now, self.decided)
 

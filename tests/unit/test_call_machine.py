@@ -35,6 +35,8 @@ class CallMachine(RuleBasedStateMachine):
         self.room = Room(self.folder)
         self.room.reading()
         self.open: str | None = None
+        self.newest = 0
+        """The number of the last press of the open call."""
         self.state = CallState.IDLE
         self.test = False
         self.test_until = 0
@@ -50,17 +52,19 @@ class CallMachine(RuleBasedStateMachine):
             self.room.database.close()
             shutil.rmtree(self.folder)
 
-    def _pressed(self, event_id):
+    def _pressed(self, press, *, again=False):
+        event_id = identity("again", press) if again else press
         if self.state is not CallState.CALLING or self.test:
             self.ladder_since = self.room.now  # a further press while it rings pushes nothing back
         if self.open is None:
-            self.open, self.state = event_id, CallState.IDLE
+            self.open, self.state, self.newest = event_id, CallState.IDLE, 0
             self.test = self.room.now <= self.test_until
             self.test_until = 0
         else:
             self.test = False
         self.state = CALL.next(self.state, CallEvent.PRESS)
         self.presses[event_id] = self.open
+        self.newest = max(self.newest, self.room.place(press))
         self.silent_since = self.room.now
         about_it = [
             row for row in self._pages()
@@ -87,12 +91,12 @@ class CallMachine(RuleBasedStateMachine):
         ended = self.presses[event_id] != self.open
         self.room.again("pressed", event_id)
         if known and ended:  # that end came before the press: it asks again
-            self._pressed(identity("again", event_id))
+            self._pressed(event_id, again=True)
 
     @rule()
     def attend(self):
-        self.room.event("attended")
-        if self.open is not None and CALL.allows(self.state, CallEvent.ATTEND):
+        before_a_press = self.room.place(self.room.event("attended")) < self.newest
+        if self.open is not None and not before_a_press and CALL.allows(self.state, CallEvent.ATTEND):
             self.state = CALL.next(self.state, CallEvent.ATTEND)
 
     @rule()

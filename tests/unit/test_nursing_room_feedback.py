@@ -31,6 +31,13 @@ def test_a_press_that_was_overtaken_is_not_the_latest():
     assert coming(later_first).press_id == SECOND
 
 
+def test_who_came_before_the_latest_press_has_not_come_for_it():
+    twice = pressed(pressed(ROOM, FIRST, NOW), SECOND, NOW + 5_000)
+    came = messages.Attended(event_id="c" * 32, press_id=FIRST)
+    assert state.apply_event(twice, came, NOW + 3_000).attended_at is None
+    assert state.apply_event(twice, came, NOW + 7_000).attended_at == NOW + 7_000
+
+
 @pytest.mark.parametrize("set_by_ms", [-10 * 365 * 86_400_000, 10 * 365 * 86_400_000])
 def test_a_clock_that_was_set_hides_no_press(set_by_ms):
     assert coming(pressed(pressed(ROOM, FIRST, NOW), SECOND, NOW + set_by_ms)).press_id == SECOND

@@ -295,3 +295,17 @@ def test_a_press_that_was_early_and_is_open_changes_nothing_in_its_turn(bench):
     bench.repeat(Pressed, press)
     assert bench.take().calls == []
     assert bench.lane.desk.early == {}
+
+
+def test_who_came_before_a_press_that_overtook_says_nothing_of_it(bench):
+    bench.event(Pressed)
+    second = bench.event(Pressed, early=True)
+    bench.take()
+    bench.event(Attended)  # a lower number: in the room it happened before the second press
+    assert bench.take().calls == [], "the second press calls on, and its page stands"
+    bench.restart()
+    bench.repeat(Pressed, second)
+    assert (bench.take().calls, bench.lane.desk.call.state) == ([], "calling")
+    bench.event(Attended)
+    (came,) = bench.take().calls
+    assert (came.step, came.after) == ("attend", "attended")

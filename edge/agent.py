@@ -8,10 +8,10 @@ overlap; what it wants acknowledged to the hardware is written only after its ev
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -182,10 +182,10 @@ class EdgeAgent:
         await self._telemetry.restore()
         driver = self._create_driver(self.device_id)
         timer = self._timer = DueTimer(lambda: _earlier(driver.next_due_ms, downlink.next_due_ms), self._clock)
+        self._ending = False
         try:
             async with asyncio.TaskGroup() as group:
                 for work in (
-                    self._note_end(),
                     self._run_line(driver),
                     self._run_timers(driver, timer),
                     self._events.run(),
@@ -193,18 +193,26 @@ class EdgeAgent:
                     self._run_acknowledged(driver),
                     self._run_connections(driver, uplink, downlink),
                 ):
-                    group.create_task(supervised(work, self._settings.on_failure))
+                    group.create_task(self._part(work))
+                try:
+                    await asyncio.get_running_loop().create_future()
+                finally:
+                    self._ending = True  # before the group cancels any of them
         finally:
             self.connected = False
             with suppress(JournalFullError):
                 await self._telemetry.keep()
 
-    async def _note_end(self) -> None:
-        self._ending = False
+    async def _part(self, work: Coroutine[Any, Any, None]) -> None:
         try:
-            await asyncio.get_running_loop().create_future()
+            await supervised(work, self._settings.on_failure)
         finally:
-            self._ending = True
+            self._ending = True  # none ends by itself: all of them do now
+
+    def _leave_if_ending(self) -> None:
+        """What fails in the very moment in which it is cancelled tells of its failure alone (Python 3.11)."""
+        if self._ending:
+            raise asyncio.CancelledError
 
     # --- hardware ---------------------------------------------------------------------------------------------
 
@@ -292,8 +300,7 @@ class EdgeAgent:
                 known, self.link_error = self.link_error, str(leaf_of(errors))
                 level = logging.ERROR if refusals and self.link_error != known else logging.INFO
                 _log.log(level, "%s: link: %s", self.device_id, self.link_error)
-            if self._ending:  # a task group that fails while it is cancelled tells of the failure alone (Python 3.11)
-                raise asyncio.CancelledError
+            self._leave_if_ending()
             attempts = 0 if uplink.welcomed else attempts + 1
             self._settings.credentials.ended()
             self.connected = uplink.welcomed = False
@@ -330,6 +337,7 @@ class EdgeAgent:
         credentials = self._settings.credentials
         async with AsyncExitStack() as stack:
             session = await self._open(stack, uplink, attempts)
+            self._leave_if_ending()
             self.counts["connects"] += 1
             try:
                 async with asyncio.TaskGroup() as group:

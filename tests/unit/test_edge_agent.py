@@ -342,3 +342,18 @@ async def test_a_link_that_breaks_while_the_agent_is_ended_does_not_keep_it_aliv
     async with asyncio.timeout(5.0), Rig(tmp_path).running(connected=False):
         await eventually(lambda: connects)
     assert connects == ["made"]
+
+
+async def test_a_link_that_breaks_at_any_moment_around_the_end_does_not_keep_the_agent_alive(tmp_path):
+    """Step by step of the event loop: the end comes so many steps after the break, or the break after the end."""
+    for steps in range(-6, 24):
+        rig = Rig(tmp_path / f"{steps}")
+        running = asyncio.create_task(rig.host.run())
+        await eventually(lambda rig=rig: DEVICE in rig.host.agents and rig.agent.connected)
+        doings = [lambda rig=rig: rig.link.cut(up=True), rig.host.stop]
+        for doing in doings if steps >= 0 else reversed(doings):
+            doing()
+            for _ in range(abs(steps)):
+                await asyncio.sleep(0)
+        done, _ = await asyncio.wait({running}, timeout=5.0)
+        assert done, f"it lives on: the end came {steps} steps after the break"

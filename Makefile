@@ -25,7 +25,7 @@ demo: ## 390 devices on this machine, live: make demo ARGS="--for 60s --json"
 
 test: setup ## install real components when root, then all tests: make test PYTEST_ARGS="-k ingest"
 	@scripts/system.sh
-	$(BIN)/pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: setup ## format, lint, types, import rules, locks, wheels, house rules
 	$(BIN)/ruff format --check .

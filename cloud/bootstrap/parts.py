@@ -12,7 +12,6 @@ from cloud import products
 from cloud.adapters.series_sqlite import SqliteSeries
 from cloud.adapters.sql.database import SqlDatabase
 from cloud.adapters.sql.opening import open_database
-from cloud.adapters.sql.signals import PostgresSignals
 from cloud.api.changes import Changes
 from cloud.api.services import Services
 from cloud.bootstrap.channels import open_channels
@@ -113,7 +112,7 @@ async def assemble(settings: CloudSettings, around: Surroundings, roles: Sequenc
     database = await open_database(settings)
     stack.callback(database.close)
     name = f"{'-'.join(roles)}-{around.new_id()[:8]}"
-    signals = Alone() if database.is_sqlite else PostgresSignals(settings.sql_url(), name, around.randomness)
+    signals = _signals(settings, database, name, around.randomness)
     changes = Changes(signals=None if database.is_sqlite else signals)
     to_devices = _LatePublish()
     handlers = products.Handlers()
@@ -195,6 +194,14 @@ def _hear_other_processes(signals: Signals, outbox: Outbox, commands: DeviceComm
     signals.subscribe(Topic.INTENTS, lambda _: intents.on_submitted())
     signals.subscribe(Topic.ANSWERED, intents.answered)
     signals.subscribe(Topic.SETTLED, commands.settled_elsewhere)
+
+
+def _signals(settings: CloudSettings, database: SqlDatabase, name: str, randomness: Randomness) -> Signals:
+    if database.is_sqlite:
+        return Alone()
+    from cloud.adapters.sql.signals import PostgresSignals  # noqa: PLC0415  # the driver alone takes 9 MB
+
+    return PostgresSignals(settings.sql_url(), name, randomness)
 
 
 async def _probe(settings: CloudSettings, stack: AsyncExitStack) -> list[NotificationChannel]:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-import aiohttp
 import structlog
 from sqlalchemy import Connection, Row
 
@@ -60,6 +59,8 @@ class SupervisionService:
         """Ask the watchdog every few seconds until cancelled, and tell the pages when its word changed."""
         if not self.probe_url:
             return
+        import aiohttp  # noqa: PLC0415  # 8 MB that only an installation with a watchdog shall pay
+
         timeout = aiohttp.ClientTimeout(total=LOOK_TIMEOUT_S)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             while True:

@@ -11,9 +11,10 @@ import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from PIL import Image, ImageOps
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 BYTES_MAX: Final = 8_000_000
 PIXELS_MAX: Final = 40_000_000
@@ -46,6 +47,8 @@ class Photo:
 
 def remade(data: bytes) -> Photo:
     """Decode, turn upright, shrink to `SIDE_MAX`, encode anew. Slow: for a thread. Raises PhotoError."""
+    from PIL import Image, ImageOps  # noqa: PLC0415  # 5 MB that only who sends photos shall pay
+
     if len(data) > BYTES_MAX:
         raise PhotoError("photo_too_large", f"Send a photo of at most {BYTES_MAX // 1_000_000} MB.")
     try:
@@ -72,8 +75,10 @@ def remade(data: bytes) -> Photo:
     return Photo(hashlib.sha256(large).hexdigest(), width, height, large, _encoded(picture))
 
 
-def _encoded(picture: Image.Image) -> bytes:
-    clean = Image.new("RGB", picture.size)
+def _encoded(picture: "Image") -> bytes:
+    from PIL.Image import new  # noqa: PLC0415  # as above
+
+    clean = new("RGB", picture.size)
     clean.paste(picture)
     written = io.BytesIO()
     clean.save(written, "JPEG", quality=QUALITY, optimize=True)

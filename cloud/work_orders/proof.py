@@ -7,7 +7,6 @@ import io
 from collections.abc import Callable
 from typing import Any, Final
 
-import segno
 from sqlalchemy import Connection, Row, select, update
 
 from cloud.dispatch import orders, whereabouts
@@ -57,6 +56,8 @@ def code_of(tx: Connection, device_id: str, random_bytes: Callable[[int], bytes]
 
 def picture(link: str) -> bytes:
     """A QR code as SVG."""
+    import segno  # noqa: PLC0415  # only where it is used
+
     written = io.BytesIO()
     segno.make(link, error="m", micro=False).save(written, kind="svg", scale=6, border=4)
     return written.getvalue()

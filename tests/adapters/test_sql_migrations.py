@@ -1,5 +1,7 @@
 """Migrations lead to exactly the schema of `cloud.tables`, on both databases."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -107,4 +109,22 @@ def test_revisions_are_one_line_without_branches():
 
     script = ScriptDirectory(str(FOLDER))
     assert len(script.get_heads()) == 1
-    assert all(Path(revision.path).is_file() for revision in script.walk_revisions())
+    revisions = list(script.walk_revisions())
+    assert all(Path(revision.path).is_file() for revision in revisions)
+    # A start looks at the names of the files: it takes the highest for the newest.
+    assert all(Path(revision.path).name.startswith(f"{revision.revision}_") for revision in revisions)
+    assert script.get_current_head() == max(revision.revision for revision in revisions)
+
+
+def test_a_start_without_anything_to_do_does_without_alembic(empty_database_url):
+    """Which is 7 MB and a fifth of a second; a database one revision behind is brought forward all the same."""
+    upgrade(empty_database_url)
+    start = "from cloud.adapters.sql.migrate import *; upgrade(sys.argv[1]); print('alembic' in sys.modules)"
+    again = [sys.executable, "-c", start, empty_database_url]
+    assert subprocess.run(again, capture_output=True, text=True, check=True).stdout == "False\n"
+    engine = create_engine(empty_database_url)
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE {VERSIONS} SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(Exception, match="9999"):
+        upgrade(empty_database_url)

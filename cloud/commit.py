@@ -107,7 +107,7 @@ class Committer:
 
     async def make_durable(self, batch: Batch) -> None:
         """Spool, commit, tell: in this order. Returns once everything in the batch may be acknowledged."""
-        if batch.intake.telemetry:
+        if batch.intake.folded:
             await self._spool_telemetry(batch)
         if not (batch.needs_commit or self.flush_is_due()):
             return
@@ -154,7 +154,7 @@ class Committer:
         await asyncio.get_running_loop().run_in_executor(self._spool_thread, release)
 
     async def _spool_telemetry(self, batch: Batch) -> None:
-        raw = [message for _, _, message in batch.intake.telemetry]
+        raw = [message for _, _, message in batch.intake.folded]
 
         def append() -> int:
             self._spool.append(raw, [batch.now_ms] * len(raw))
@@ -172,9 +172,9 @@ class Committer:
     @staticmethod
     def _take_back(batch: Batch) -> None:
         """Telemetry that is not durable is not acknowledged: the marks go back, the devices send it again."""
-        for lane, envelope, _raw in reversed(batch.intake.telemetry):
-            lane.telemetry_seq = min(lane.telemetry_seq, envelope.seq - 1)
-        batch.intake.telemetry.clear()
+        for lane, seq, _raw in reversed(batch.intake.folded):
+            lane.telemetry_seq = min(lane.telemetry_seq, seq - 1)
+        batch.intake.folded.clear()
 
     def _store_events(self, tx: Connection, batch: Batch) -> None:
         for accepted in batch.intake.events:

@@ -45,8 +45,8 @@ _OTHER = MESSAGES.labels("other")
 
 def observe(intake: Any) -> None:
     """Count one committed batch (`cloud.ingest.intake.Intake`)."""
-    if intake.telemetry:
-        _TELEMETRY.inc(len(intake.telemetry))
+    if intake.folded:
+        _TELEMETRY.inc(len(intake.folded))
     if intake.events:
         _EVENT.inc(len(intake.events))
     if intake.heard:

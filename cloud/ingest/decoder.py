@@ -5,7 +5,7 @@ a msgspec struct (three to five times cheaper per message); a property test hold
 with validators of its own, or a field this file cannot translate, is decoded by pydantic itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, Union
 
 import msgspec
@@ -13,6 +13,7 @@ from msgspec import Meta
 from pydantic import Field, TypeAdapter, ValidationError, create_model
 
 from cloud.derived_models import UntranslatableError, struct_of
+from cloud.model import Inbound
 from fleet import envelope as envelopes
 from fleet.envelope import (
     ACCEPTED_VERSIONS,
@@ -27,6 +28,7 @@ from fleet.envelope import (
 )
 from fleet.kind import Kind
 from fleet.messages import Event
+from fleet.topics import UpChannel, up
 
 
 class PayloadError(ValueError):
@@ -136,3 +138,27 @@ def decode_envelope(data: bytes) -> Envelope:
     if len(data) > MESSAGE_BYTES_MAX:
         raise EnvelopeError(f"{len(data)} bytes, more than {MESSAGE_BYTES_MAX}")
     return envelopes.decode(data)
+
+
+class WholeMessage:
+    """Header and payload of a telemetry message that took the slow way."""
+
+    __slots__ = ("boot_epoch", "device_id", "kind", "occurred_at", "payload", "seq")
+
+    def __init__(self, envelope: Any, payload: Any) -> None:
+        self.boot_epoch = envelope.boot_epoch
+        self.device_id = envelope.device_id
+        self.kind = envelope.kind
+        self.occurred_at = envelope.occurred_at
+        self.seq = envelope.seq
+        self.payload = payload
+
+
+class _Header(msgspec.Struct):
+    device_id: str
+
+
+def as_inbound(envelopes: Iterable[bytes]) -> list[Inbound]:
+    """Telemetry from our own spool, as the broker brought it; it asks for no PUBACK."""
+    header = msgspec.json.Decoder(_Header)
+    return [Inbound(up(header.decode(raw).device_id, UpChannel.TELEMETRY), raw, 0, 0) for raw in envelopes]

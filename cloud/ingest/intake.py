@@ -12,7 +12,14 @@ from typing import Any, Final
 import msgspec
 from pydantic import TypeAdapter, ValidationError
 
-from cloud.ingest.decoder import PayloadError, decode_envelope, first_problem, payload_decoder, telemetry_decoder
+from cloud.ingest.decoder import (
+    PayloadError,
+    WholeMessage,
+    decode_envelope,
+    first_problem,
+    payload_decoder,
+    telemetry_decoder,
+)
 from cloud.model import Accepted, DeviceLane, Heard, Inbound, Quarantined
 from fleet.clock import MILLISECONDS_PER_SECOND
 from fleet.credentials import decode_certificate_request
@@ -68,9 +75,13 @@ class Gap:
 
 @dataclass(slots=True)
 class Intake:
-    """One batch, sorted out. `telemetry` holds (lane, decoded message, raw bytes)."""
+    """One batch, sorted out."""
 
     telemetry: list[tuple[DeviceLane, Any, bytes]] = field(default_factory=list)
+    """(lane, decoded message, raw bytes) of what is to be folded into the twins."""
+    folded: list[tuple[DeviceLane, int, bytes]] = field(default_factory=list)
+    """(lane, number, raw bytes) of what has been: what was decoded of it is let go of while the processor's cache
+    has it still."""
     events: list[Accepted] = field(default_factory=list)
     heard: list[Heard] = field(default_factory=list)
     quarantined: list[Quarantined] = field(default_factory=list)
@@ -137,13 +148,15 @@ class Ingest:
         steady_ms: int | None = None,
         unknown_is_final: bool = False,
         replayed: bool = False,
+        into: Intake | None = None,
     ) -> Intake:
         """Sort out a batch, in order. Marks of the lanes advance here; the pipeline makes that durable or dies.
 
         `steady_ms`: what time it would be had our clock not been set (see `SteadyTime`); a time stamp is refused only
-        if it can't be by either. `replayed`: from our own spool, where waiting is no lateness of the device.
+        if it can't be by either. `replayed`: from our own spool, where waiting is no lateness of the device. `into`:
+        what the messages before these gave, to be added to.
         """
-        intake = Intake()
+        intake = Intake() if into is None else into
         self._steady_ms = now_ms if steady_ms is None else steady_ms
         telemetry_routes = self._telemetry_routes
         telemetry = intake.telemetry
@@ -295,7 +308,7 @@ class Ingest:
         lane.presence.time_uncertain += envelope.time_quality is TimeQuality.UNCERTAIN
         if envelope.lane is Lane.TELEMETRY:
             # Keep the hot path's shape: a header with `payload.readings`.
-            intake.telemetry.append((lane, _Whole(envelope, payload), message.payload))
+            intake.telemetry.append((lane, WholeMessage(envelope, payload), message.payload))
             return
         if not _plausible(envelope.occurred_at, now_ms, self._steady_ms):
             envelope = msgspec.structs.replace(envelope, occurred_at=now_ms, time_quality=TimeQuality.UNCERTAIN)
@@ -349,20 +362,6 @@ class Ingest:
         intake.quarantined.append(
             Quarantined(now_ms, message.topic[:200], message.payload, reason[:500], device_id, lane, seq)
         )
-
-
-class _Whole:
-    """Header and payload of a telemetry message that took the slow way."""
-
-    __slots__ = ("boot_epoch", "device_id", "kind", "occurred_at", "payload", "seq")
-
-    def __init__(self, envelope: Any, payload: Any) -> None:
-        self.boot_epoch = envelope.boot_epoch
-        self.device_id = envelope.device_id
-        self.kind = envelope.kind
-        self.occurred_at = envelope.occurred_at
-        self.seq = envelope.seq
-        self.payload = payload
 
 
 def _plausible(at: int, *nows_ms: int) -> bool:

@@ -4,6 +4,7 @@ It bounds itself, because who started it may be gone: memory by the kernel, the 
 whose default action ends a process even while native code holds the interpreter's lock.
 """
 
+import contextlib
 import os
 import resource
 import signal
@@ -84,4 +85,5 @@ if __name__ == "__main__":
     # Whatever a library prints must not stand between the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    main(sys.stdin.buffer, answers)
+    with contextlib.suppress(BrokenPipeError):  # who asked was killed
+        main(sys.stdin.buffer, answers)

@@ -7,6 +7,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Self
@@ -25,6 +26,9 @@ BODY_LINES: Final = 10_000
 START_S_MAX: Final = 120.0
 REQUEST_S_MAX: Final = 300.0
 STATE: Final = "sample.json"
+MINUTES_MS: Final = 8 * DAY_MS
+"""Boards show minutes for up to a week."""
+ROLLED_AT_ONCE: Final = 2
 VERSION: Final = 2
 """Of what the made-up fleet does: a folder that an older one filled is not gone on with."""
 
@@ -104,20 +108,23 @@ class SampleStore:
     def _roll_up(self, levels: tuple[Level, ...]) -> None:
         """Minutes by the hour, hours by the day: what is read at once stays small."""
         rollup = InfluxRollup(self._http, DATABASE)
+        names = rollup.measurements()
         work = [
-            (level, name, start_ms, start_ms + stretch_ms)
+            [(level, name, start_ms, start_ms + stretch_ms) for name in names]
             for level in levels
             for stretch_ms in [DAY_MS if level is HOUR else HOUR_MS]
-            for start_ms in range(self.start_ms, self.end_ms, stretch_ms)
-            for name in rollup.measurements()
+            for start_ms in range(
+                self.start_ms if level is HOUR else max(self.start_ms, self.end_ms - MINUTES_MS),
+                self.end_ms,
+                stretch_ms,
+            )
         ]
-        with bar("rolling up", len(work)) as advance:
+        with bar("rolling up", len(work)) as advance, ThreadPoolExecutor(ROLLED_AT_ONCE) as pool:
             advance(self._state["rolled"])
-            for number, (level, name, from_ms, until_ms) in enumerate(work):
-                if number >= self._state["rolled"]:
-                    rollup.roll_here(level, name, from_ms, until_ms)
-                    self._keep(rolled=number + 1)
-                    advance(1)
+            for stretch in work[self._state["rolled"] :]:
+                list(pool.map(lambda one: rollup.roll_here(*one), stretch))
+                self._keep(rolled=self._state["rolled"] + 1)
+                advance(1)
 
     def _keep(self, **changes: int) -> None:
         self._state |= changes

@@ -21,16 +21,23 @@ class RollCall:
 
     def __init__(self) -> None:
         self._told: set[str] = set()
+        self._waiting: list[str] = []
+        """Who is to be told next, the last first: all devices are looked through once, and not in every round."""
 
     def messages(self, lanes: Mapping[str, DeviceLane], *, connected: bool) -> list[Downstream]:
         """For the devices that are to be told now; to be called once a round."""
         if not connected:
             self._told.clear()
+            self._waiting.clear()
             return []
         if len(self._told) == len(lanes):
             return []
-        self._told &= lanes.keys()
-        wanted = [lanes[device_id] for device_id in lanes if device_id not in self._told][:TOLD_AT_ONCE_MAX]
+        if not self._waiting:
+            self._told &= lanes.keys()
+            self._waiting = [device_id for device_id in lanes if device_id not in self._told][::-1]
+        turn = self._waiting[-TOLD_AT_ONCE_MAX:][::-1]
+        del self._waiting[-TOLD_AT_ONCE_MAX:]
+        wanted = [lanes[device_id] for device_id in turn if device_id in lanes]
         self._told.update(lane.device_id for lane in wanted)
         return [
             Downstream(

@@ -42,7 +42,7 @@ class PresenceCollector(Collector):
                 conditions |= {(kind, key): 0 for key in ("link_up", *CONDITIONS)}
             if lane.online:
                 conditions[kind, "link_up"] += 1
-            if lane.desk.alarms:  # of 100,000 devices nearly all have none, and this is all that they cost
+            if lane.desk.alarms:
                 for key in CONDITIONS:
                     status = lane.desk.alarms.get(key)
                     conditions[kind, key] += status is not None and status.condition

@@ -36,7 +36,7 @@ RIVAL_MESSAGES_MAX: Final = 100_000
 """What cannot say how far it is gets no more than the broker queues for it; more would be dropped."""
 YARDSTICK_MESSAGES_MAX: Final = 200_000
 """After some 380,000 messages in one session Mosquitto 2.0.11 was seen to drop messages for `mosquitto_sub` (never for
-our ingester, in 3,000,000), far below its configured limits; what a message costs shows long before."""
+our ingester, in 10,000,000), far below its configured limits; what a message costs shows long before."""
 READY_S_MAX: Final = 30.0
 RIVAL_S_MAX: Final = 120.0
 STALL_S_MAX: Final = 20.0

@@ -26,6 +26,8 @@ READY_S_MAX: Final = 60.0
 CONNECTED_S_MAX: Final = 60.0
 SETTLE_S_MAX: Final = 45.0
 """Longest wait at the end for what is still on its way."""
+PENDING_S_MAX: Final = 10.0
+"""The same for what a driver reports only after that."""
 FRESH_AFTER_S: Final = 1.5
 """The simulators tell their statistics each second; older ones may be from before the world stood still."""
 COMPARE_S_MAX: Final = 120.0
@@ -297,9 +299,7 @@ class Company:
             "alarms_open": fleet["open"]["alarms"],
             "cloud_restarts": self._cloud.restarts,
             "first_telemetry_s": None if self._first_telemetry_s is None else round(self._first_telemetry_s, 2),
-            # Caught up: a moment came in which nothing was pending. A driver whose hardware stands still may report a
-            # timeout after it, which is durable and no part of what is compared.
-            "edge_pending": 0 if caught_up else sum(self._statistics().get("pending", {}).values()),
+            "edge_pending": await self._pending_at_the_end(),
             "series_behind": not caught_up,
         }
         rooms = any(kind == counting.LOGGED_IN_FULL for kind, _ in self._fleet.values())
@@ -326,6 +326,15 @@ class Company:
             caught_up = caught_up or (finished and holdings.series_caught_up(self.scene.state_file))
             if (complete and caught_up) or time.monotonic() > deadline:
                 return stored, notices, caught_up
+            await asyncio.sleep(0.5)
+
+    async def _pending_at_the_end(self) -> int:
+        """What the edge still keeps: a driver whose hardware stands still may report a timeout only now."""
+        deadline = time.monotonic() + PENDING_S_MAX
+        while True:
+            pending: int = sum(self._statistics().get("pending", {}).values())
+            if not pending or time.monotonic() > deadline:
+                return pending
             await asyncio.sleep(0.5)
 
     async def _events(self) -> list[dict[str, Any]]:
